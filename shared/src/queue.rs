@@ -1,0 +1,197 @@
+//! The queue's contract, which every home keeps: [`rabbit`] on RabbitMQ and [`embedded`] on sled.
+//!
+//! A message has one home at a time: waiting for a worker, waiting in a retry tier, or dead. It leaves a home only after
+//! the next one has it for certain, so a crash between the two steps makes a copy and never a loss. What is promised
+//! here is checked for both homes by one suite (`tests/src/queue_contract.rs`).
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::envelope::Message;
+
+pub mod embedded;
+pub mod rabbit;
+pub mod topology;
+
+/// The time that one publish has from the call to the confirm. WeChat waits 5 s in all, so this leaves two for the rest.
+pub const PUBLISH_BUDGET: Duration = Duration::from_secs(3);
+
+/// How a queue is used; the same for both homes.
+#[derive(Clone, Debug)]
+pub struct QueueSettings {
+    /// Messages that a consumer may hold without having settled them.
+    pub prefetch: u16,
+    /// Publishes that may wait for their confirm; one more is refused with [`PublishError::Busy`].
+    pub in_flight: usize,
+    /// The delays of the retry tiers, shortest first. A delay is part of its queue's name.
+    pub retry_delays: Vec<Duration>,
+}
+
+/// The ingress side: makes a message durable.
+#[async_trait]
+pub trait Publisher: Send + Sync + 'static {
+    /// Returns once the queue has the message on disk and has said so. May be dropped at any time; the message may then
+    /// be in the queue or not.
+    ///
+    /// # Errors
+    /// Within [`PUBLISH_BUDGET`], and at once where waiting is of no use. After an error the message may be in the queue
+    /// all the same: the caller reports failure, and the worker's dedup absorbs the copy.
+    async fn publish(&self, message: Message) -> Result<(), PublishError>;
+
+    /// Whether a publish would be tried now.
+    ///
+    /// # Errors
+    /// Why not: what `publish` would answer at once.
+    fn ready(&self) -> Result<(), PublishError>;
+}
+
+/// Why a message cannot be called durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// There is no connection to the queue; it is being re-established.
+    #[error("the queue is not connected")]
+    NotConnected,
+    /// The broker asked publishers to pause (memory or disk alarm).
+    #[error("the broker blocks publishers")]
+    Blocked,
+    /// The bound on publishes in flight is reached.
+    #[error("too many publishes in flight")]
+    Busy,
+    /// The broker took the message and found no queue for it.
+    #[error("the message could not be routed to a queue")]
+    Unroutable,
+    /// The broker refused the message, or its disk did.
+    #[error("the queue refused the message")]
+    Nacked,
+    /// The confirm did not come within the budget.
+    #[error("no confirm within {} s", PUBLISH_BUDGET.as_secs())]
+    Timeout,
+    /// The program is shutting down.
+    #[error("the queue is closed")]
+    Closed,
+}
+
+/// The worker side: takes messages and says what became of them.
+#[async_trait]
+pub trait Consumer: Settle {
+    /// Up to `max` messages that are ready, in no promised order; waits for the first one and never for a fuller batch.
+    /// May be dropped at any time without losing a message. No more than the configured prefetch is out at a time.
+    ///
+    /// # Errors
+    /// [`QueueError`]; while the home is away it waits instead, and goes on by itself.
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, QueueError>;
+
+    /// Gives back what was prefetched but not received, and takes nothing until the next `receive`. Received messages
+    /// are the caller's to give back.
+    async fn pause(&self);
+}
+
+/// What can become of a message.
+#[async_trait]
+pub trait Settle: Send + Sync {
+    /// These are done. A ticket from before a reconnect is dropped silently: its message comes again.
+    ///
+    /// # Errors
+    /// [`QueueError`]: the messages may come again.
+    async fn ack(&self, tickets: &[Ticket]) -> Result<(), QueueError>;
+
+    /// These go back untouched, to be delivered again soon. No attempt is used.
+    ///
+    /// # Errors
+    /// [`QueueError`]: the messages come back all the same once the connection is gone.
+    async fn give_back(&self, tickets: &[Ticket]) -> Result<(), QueueError>;
+
+    /// Moves a message, with its log as it is now, to another home; only when that home has confirmed it does it leave
+    /// the old one.
+    ///
+    /// # Errors
+    /// [`QueueError`]: the message is still in its old home and comes again.
+    async fn park(&self, delivery: &Delivery, home: Home) -> Result<(), QueueError>;
+}
+
+/// The developer's side: the dead letters.
+#[async_trait]
+pub trait DeadLetters: Send + Sync + 'static {
+    /// Opens the dead letters for one reader at a time.
+    ///
+    /// # Errors
+    /// [`QueueError::Busy`] while another reader has them, in whichever process.
+    async fn open(&self) -> Result<Box<dyn Desk>, QueueError>;
+
+    /// How many messages are where.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    async fn depths(&self) -> Result<Depths, QueueError>;
+}
+
+/// One reading of the dead letters, oldest first. Whatever was not settled when it is dropped stays a dead letter.
+#[async_trait]
+pub trait Desk: Settle {
+    /// The next dead letter of those that were there at the opening; `None` after the last.
+    ///
+    /// # Errors
+    /// [`QueueError`].
+    async fn next(&mut self) -> Result<Option<Delivery>, QueueError>;
+
+    /// Ends the reading: when this returns, what was not settled is a dead letter that another reader finds.
+    async fn close(self: Box<Self>);
+}
+
+/// A message in a worker's hands.
+#[derive(Debug)]
+pub struct Delivery {
+    /// What was published.
+    pub message: Message,
+    /// Whether it was delivered before without an answer.
+    pub redelivered: bool,
+    /// By what it is settled.
+    pub ticket: Ticket,
+}
+
+/// Names a delivery to the queue that made it. Means nothing to anyone else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// The connection (RabbitMQ: the channel) it came over.
+    pub(crate) epoch: u64,
+    /// Its number there.
+    pub(crate) tag: u64,
+}
+
+/// Where a message can be parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// Back to the workers after the delay with this index into the configured list.
+    Retry(usize),
+    /// Among the dead letters.
+    Dead,
+}
+
+/// How many messages are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Depths {
+    /// Waiting for a worker. RabbitMQ counts those that a worker holds apart and does not tell a consumer of them.
+    pub notify: u64,
+    /// Waiting in the retry tiers.
+    pub retry: u64,
+    /// Dead letters.
+    pub dead: u64,
+}
+
+/// Why the queue could not do its part.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The dead letters are being read by someone else.
+    #[error("the dead letters are in use by another reader")]
+    Busy,
+    /// The home is away, or went away meanwhile.
+    #[error("the queue is not available")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// A message could not be made durable in its next home.
+    #[error("could not park a message")]
+    Park(#[from] PublishError),
+    /// The queue was closed; nothing comes any more.
+    #[error("the queue is closed")]
+    Closed,
+}
