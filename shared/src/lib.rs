@@ -12,6 +12,13 @@ pub mod ids;
 pub mod order;
 pub mod points;
 pub mod reason;
+pub mod wechat;
 
 pub mod queue;
 pub mod store;
+
+pub mod config;
+pub mod merchant;
+pub mod admin;
+pub mod http;
+pub mod runtime;

@@ -1,0 +1,60 @@
+//! What every `main` does: logging, signals, exit codes.
+
+use std::{process::ExitCode, time::Duration};
+
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::ConfigError;
+
+/// From SIGTERM to the end of the process, at most.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
+/// A configuration that cannot be used (`EX_USAGE` of sysexits.h).
+pub const EXIT_CONFIG: u8 = 64;
+/// The environment variable with the log filter, such as `info,wxpay_worker=debug`.
+pub const LOG_FILTER: &str = "WXPAY_LOG";
+/// The environment variable with the log format: `text` or `json`.
+pub const LOG_FORMAT: &str = "WXPAY_LOG_FORMAT";
+
+/// Starts logging to standard error.
+pub fn init_logging(default_filter: &str) {
+    let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::env::var(LOG_FORMAT).is_ok_and(|format| format == "json") {
+        subscriber.json().init();
+    } else {
+        subscriber.init();
+    }
+}
+
+/// A token that fires at SIGTERM or SIGINT.
+///
+/// # Errors
+/// Where the process may not listen for signals.
+pub fn shutdown_token() -> std::io::Result<CancellationToken> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let token = CancellationToken::new();
+    let fire = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("shutting down");
+        fire.cancel();
+    });
+    Ok(token)
+}
+
+/// Ends a program: a configuration error is one line and exit code 64, any other error exit code 1.
+#[must_use]
+pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            if error.is::<ConfigError>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+        }
+    }
+}
