@@ -5,6 +5,7 @@
 //! listeners, logging).
 
 pub mod clock;
+pub mod disk;
 pub mod envelope;
 pub mod event;
 pub mod fen;
@@ -14,4 +15,5 @@ pub mod points;
 pub mod reason;
 
 pub mod queue;
+pub mod settled;
 pub mod store;
