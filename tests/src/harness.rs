@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod notice;
+pub(crate) mod pair;
 pub(crate) mod process;
 pub(crate) mod rabbitmq;
 

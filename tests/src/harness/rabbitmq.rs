@@ -43,6 +43,12 @@ pub(crate) async fn shared() -> &'static Node {
     node
 }
 
+/// The shared node and a fresh virtual host on it.
+pub(crate) async fn fresh_host() -> (&'static Node, String) {
+    let node = shared().await;
+    (node, node.virtual_host())
+}
+
 /// The URL of a fresh virtual host on the shared node.
 pub(crate) async fn fresh_url() -> String {
     let node = shared().await;

@@ -32,7 +32,7 @@ pub(super) async fn register(
     if order.amount.get() == 0 {
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "amount: expected at least 1 fen"));
     }
-    if let Some(appid) = order.appid.as_ref().filter(|appid| !merchant.appids.contains(appid)) {
+    if let Some(appid) = order.appid.as_ref().filter(|appid| !merchant.ids.appids.contains(appid)) {
         let detail = format!("appid: {appid} is none of merchant {}", order.merchant);
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }

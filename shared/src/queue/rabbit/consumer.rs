@@ -64,12 +64,6 @@ impl RabbitConsumer {
         Self { hands, parking, inbox, task: Mutex::new(Some(task)), stop, _stop_on_drop }
     }
 
-    /// Whether there is a connection over which messages come, or would if `receive` were called.
-    #[must_use]
-    pub fn connected(&self) -> bool {
-        self.inbox.phase.borrow().connected
-    }
-
     /// Returns when this consumer will never work: when the topology on the broker contradicts ours, or the URL is none.
     /// `receive` answers the same error meanwhile.
     pub async fn fatal(&self) -> QueueError {
@@ -114,6 +108,10 @@ impl Consumer for RabbitConsumer {
         let paused = phase.wait_for(|phase| !phase.subscribed || phase.wanted);
         // A broker that does not answer has lost the connection, and takes everything back by itself.
         drop(timeout(PATIENCE, paused).await);
+    }
+
+    fn connected(&self) -> bool {
+        self.inbox.phase.borrow().connected
     }
 }
 
