@@ -151,9 +151,8 @@ impl Shelves {
         for entry in self.tree(shelf).range(range) {
             let (bytes, value) = entry?;
             let key = Key::from_bytes(&bytes);
-            match (key, self.read(shelf, bytes, &value)?) {
-                (Some(key), Some(message)) => return Ok(Some((key, message))),
-                _ => {}
+            if let (Some(key), Some(message)) = (key, self.read(shelf, bytes, &value)?) {
+                return Ok(Some((key, message)));
             }
         }
         Ok(None)
