@@ -58,7 +58,7 @@ async fn the_process_that_is_killed() {
             }
         })
     });
-    futures_util::future::join_all(publishing).await;
+    futures_util::future::try_join_all(publishing).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use wxpay_shared::{
     order::OrderState,
-    store::{Applied, Closed, Store},
+    store::{Applied, Closed},
 };
 
 use super::{StoreHome, samples::*};
