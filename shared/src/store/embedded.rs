@@ -2,7 +2,7 @@
 //!
 //! Every call is a job on the database's thread ([`crate::disk`]): jobs run one at a time, so a batch sees and leaves a
 //! consistent state, and each answer, a duplicate's too, is given only when all that it rests on is on disk. A batch is
-//! one transaction over all trees ([`records`]); the rule of [`crate::order`] runs inside it.
+//! one transaction over all trees (`records`); the rule of [`crate::order`] runs inside it.
 
 use std::sync::Arc;
 
