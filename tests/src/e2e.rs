@@ -6,6 +6,7 @@
 mod harness;
 
 mod queue_contract;
+mod rabbit_faults;
 mod store_contract;
 mod crash;
 mod vectors;

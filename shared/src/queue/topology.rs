@@ -21,6 +21,9 @@ pub const EXCHANGE: &str = "wxpay";
 pub const NOTIFY: &str = "wxpay.notify";
 /// Where dead letters wait for a developer.
 pub const DEAD: &str = "wxpay.notify.dead";
+/// Exists while someone reads the dead letters, and belongs to his connection: whoever comes second is told that it is
+/// locked. An exclusive consumer would be the obvious lock, but on quorum queues RabbitMQ 3 takes a second one all the same.
+pub const READER: &str = "wxpay.notify.dead.reader";
 /// Deliveries without an answer after which the broker itself declares a message dead: workers die while they hold it.
 pub const DELIVERY_LIMIT: i64 = 20;
 

@@ -5,7 +5,7 @@
 //! is held by this process alone, and the kernel closes it whatever ends this process.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     net::TcpListener,
     os::unix::process::CommandExt,
     path::Path,
@@ -19,12 +19,15 @@ trap '' HUP INT TERM
 setsid "$@" </dev/null >"$WATCHDOG_LOG" 2>&1 &
 pid=$!
 echo $pid
-cat >/dev/null
-kill -$WATCHDOG_GOODBYE $pid 2>/dev/null
-n=0
-while kill -0 $pid 2>/dev/null && [ $n -lt 100 ]; do n=$((n+1)); sleep 0.05; done
-kill -KILL -- -$pid 2>/dev/null
+word=$(cat)
+(sleep 5; kill -KILL -$pid) >/dev/null 2>&1 &
+last=$!
+kill -$WATCHDOG_GOODBYE $pid
+[ $WATCHDOG_GOODBYE = KILL ] || wait $pid
+kill -KILL -$pid
+kill $last
 eval "$WATCHDOG_AFTER"
+[ "$word" = keep ] || rm -rf "$WATCHDOG_DIRECTORY"
 "#;
 
 /// How a server is started and ended.
@@ -34,6 +37,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) program: &'a Path,
     pub(crate) arguments: &'a [&'a str],
     pub(crate) environment: &'a [(String, String)],
+    /// Its data. Removed when this process ends; a [`Server`] that is dropped leaves it to its owner.
+    pub(crate) directory: &'a Path,
     /// The file for what it prints.
     pub(crate) log: &'a Path,
     /// The signal that ends it. After five seconds its whole group is killed.
@@ -57,6 +62,7 @@ impl Server {
             .arg(plan.program)
             .args(plan.arguments)
             .envs(plan.environment.iter().map(|(name, value)| (name, value)))
+            .env("WATCHDOG_DIRECTORY", plan.directory)
             .env("WATCHDOG_LOG", plan.log)
             .env("WATCHDOG_GOODBYE", plan.goodbye)
             .env("WATCHDOG_AFTER", plan.after)
@@ -83,7 +89,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        drop(self.input.take());
+        if let Some(mut input) = self.input.take() {
+            // If the watchdog is gone there is nobody to tell.
+            input.write_all(b"keep").unwrap_or_default();
+        }
         self.watchdog.wait().expect("the watchdog is our child");
     }
 }

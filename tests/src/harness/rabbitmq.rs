@@ -103,6 +103,7 @@ impl Node {
             program: &script("rabbitmq-server"),
             arguments: &[],
             environment: &self.environment,
+            directory: self.directory.path(),
             log: &self.directory.path().join("output"),
             goodbye: "KILL",
             after: EPMD,

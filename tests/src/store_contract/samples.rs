@@ -72,6 +72,7 @@ pub(crate) fn refund(number: &str, transaction: &str, refund: &str, amount: i64)
         amount: fen(amount),
         status: RefundStatus::Success,
         success_time: None,
+        must_be_announced: false,
     }
 }
 

@@ -1,12 +1,12 @@
-//! Reading the dead letters: an exclusive subscription that holds all of them until the reader closes it.
+//! Reading the dead letters: a subscription that holds all of them until the reader closes it, behind a lock.
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures_util::{future::FutureExt, stream::StreamExt};
 use lapin::{
-    Channel, Connection, ErrorKind,
-    options::{BasicCancelOptions, BasicConsumeOptions, QueueDeclareOptions},
+    Channel, Connection, ErrorKind, message as letter,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
 };
 use secrecy::SecretString;
@@ -19,8 +19,8 @@ use crate::queue::{DeadLetters, Delivery, Depths, Desk, Home, QueueError, QueueS
 const LETTER: Duration = Duration::from_secs(10);
 /// How long the opening and the closing wait for the broker.
 const PATIENCE: Duration = Duration::from_secs(5);
-const ACCESS_REFUSED: u16 = 403;
 const NOT_FOUND: u16 = 404;
+const RESOURCE_LOCKED: u16 = 405;
 
 /// The dead letters on RabbitMQ. Connects when it is asked for something, and keeps the connection.
 pub struct RabbitDeadLetters {
@@ -88,17 +88,14 @@ impl RabbitDeadLetters {
 impl DeadLetters for RabbitDeadLetters {
     async fn open(&self) -> Result<Box<dyn Desk>, QueueError> {
         self.parking.connected_within(PATIENCE).await?;
-        let connection = self.connection().await?;
+        // A connection for each reader, because the lock belongs to a connection.
+        let connection = self.broker.connect().await?;
         let hands = Hands::new(Arc::clone(&self.parking), self.broker.settings.clone());
         let opening = RabbitDesk::open(connection, hands);
         match timeout(PATIENCE, opening).await.map_err(unavailable)? {
             Ok(desk) => Ok(Box::new(desk)),
-            Err(error) if code(&error) == Some(ACCESS_REFUSED) => Err(QueueError::Busy),
-            Err(error) => {
-                // The next opening finds the topology declared again.
-                self.forget(error.clone()).await?;
-                Err(unavailable(error))
-            }
+            Err(error) if code(&error) == Some(RESOURCE_LOCKED) => Err(QueueError::Busy),
+            Err(error) => Err(unavailable(error)),
         }
     }
 
@@ -114,23 +111,38 @@ impl DeadLetters for RabbitDeadLetters {
 }
 
 struct RabbitDesk {
-    /// Kept alive, and with it the channel.
-    connection: Arc<Connection>,
+    connection: Connection,
     channel: Channel,
     stream: lapin::Consumer,
     hands: Hands,
+    first: Option<letter::Delivery>,
     left: u64,
 }
 
 impl RabbitDesk {
-    async fn open(connection: Arc<Connection>, hands: Hands) -> lapin::Result<Self> {
+    async fn open(connection: Connection, hands: Hands) -> lapin::Result<Self> {
         let channel = connection.create_channel().await?;
+        let lock = QueueDeclareOptions::exclusive();
+        channel.queue_declare(topology::READER.into(), lock, FieldTable::default()).await?;
         hands.open(channel.clone());
-        let left = ready(&channel, topology::DEAD).await?;
+        // A passive declare would count too, but says 0 for a queue that is still choosing its leader after a restart.
+        // A get waits for the leader, and says how many are behind the one that it took.
+        let first = channel.basic_get(topology::DEAD.into(), BasicGetOptions::default()).await?;
+        let left = first.as_ref().map_or(0, |first| first.message_count.into());
+        let first = first.map(|first| {
+            hands.hold(first.delivery.delivery_tag);
+            first.delivery
+        });
         // Without a prefetch limit all letters come, however many of them the reader leaves unsettled.
-        let options = BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() };
+        let options = BasicConsumeOptions::default();
         let stream = channel.basic_consume(topology::DEAD.into(), "".into(), options, FieldTable::default()).await?;
-        Ok(Self { connection, channel, stream, hands, left })
+        Ok(Self { connection, channel, stream, hands, first, left })
+    }
+
+    fn read(&self, letter: letter::Delivery) -> Delivery {
+        let ticket = self.hands.hold(letter.delivery_tag);
+        let message = wire::dead_letter(&letter.properties, letter.data);
+        Delivery { message, redelivered: letter.redelivered, ticket }
     }
 
     /// The broker takes back what a closed channel held only after it has said that the channel is closed. So everything
@@ -147,33 +159,36 @@ impl RabbitDesk {
             look.tick().await;
             let found = ready(&self.channel, topology::DEAD).await.map_err(unavailable)?;
             if usize::try_from(found).is_ok_and(|found| found >= rest) {
-                return Ok(());
+                break;
             }
         }
+        let unlock = QueueDeleteOptions::default();
+        self.channel.queue_delete(topology::READER.into(), unlock).await.map(drop).map_err(unavailable)
     }
 }
 
 #[async_trait]
 impl Desk for RabbitDesk {
     async fn next(&mut self) -> Result<Option<Delivery>, QueueError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(self.read(first)));
+        }
         if self.left == 0 {
             return Ok(None);
         }
         let letter = timeout(LETTER, self.stream.next()).await.map_err(unavailable)?;
         let letter = letter.ok_or_else(|| unavailable("the reading was cut off"))?.map_err(unavailable)?;
         self.left -= 1;
-        let ticket = self.hands.hold(letter.delivery_tag);
-        let message = wire::dead_letter(&letter.properties, letter.data);
-        Ok(Some(Delivery { message, redelivered: letter.redelivered, ticket }))
+        Ok(Some(self.read(letter)))
     }
 
     async fn close(mut self: Box<Self>) {
         let given_back = timeout(PATIENCE, self.give_back_rest()).await;
-        if !matches!(given_back, Ok(Ok(()))) && self.connection.status().connected() {
+        if !matches!(given_back, Ok(Ok(()))) {
             tracing::warn!("the broker did not confirm that the dead letters are back; it takes them back by itself");
         }
         self.hands.close();
-        drop(timeout(PATIENCE, self.channel.close(200, "OK".into())).await);
+        part(&self.connection).await;
     }
 }
 
