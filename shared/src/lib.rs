@@ -17,8 +17,15 @@ pub mod wechat;
 pub mod queue;
 pub mod store;
 
+pub mod settled;
 pub mod config;
 pub mod merchant;
 pub mod admin;
 pub mod http;
 pub mod runtime;
+
+/// Compares secrets in a time that does not depend on where they differ.
+#[must_use]
+pub fn secret_eq(left: &[u8], right: &[u8]) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(left, right).is_ok()
+}

@@ -85,6 +85,9 @@ pub trait Consumer: Settle {
     /// Gives back what was prefetched but not received, and takes nothing until the next `receive`. Received messages
     /// are the caller's to give back.
     async fn pause(&self);
+
+    /// Whether messages would come at present.
+    fn connected(&self) -> bool;
 }
 
 /// What can become of a message.

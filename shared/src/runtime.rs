@@ -9,6 +9,8 @@ use crate::config::ConfigError;
 
 /// From SIGTERM to the end of the process, at most.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
+/// Of that, the time in which what is in hand may finish; the rest is for closing connections and the database.
+pub const FINISH_BUDGET: Duration = Duration::from_secs(10);
 /// A configuration that cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
 /// The environment variable with the log filter, such as `info,wxpay_worker=debug`.

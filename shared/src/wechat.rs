@@ -6,5 +6,6 @@
 pub mod keys;
 pub mod merchant_ids;
 pub mod v2_payment;
+pub mod v2_sender;
 pub mod v2_sign;
 pub mod v2_xml;

@@ -1,1 +1,156 @@
-//! Under construction.
+//! The applying side: takes notifications from the queue and makes each business event take effect once.
+//!
+//! The flow is [`Worker::handle`] and the lines around it: deliver → open → dedup → apply → settle, a file each. A
+//! delivery is settled only after what it says is in the store for certain, so a crash anywhere makes a repeat, and a
+//! repeat has no effect.
+
+use std::sync::Arc;
+
+use tokio::{sync::Semaphore, time::timeout};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use wxpay_shared::{
+    clock::Clock,
+    config::Config,
+    envelope::SealKeys,
+    event::Event,
+    merchant::Merchants,
+    queue::{Consumer, DeadLetters, Delivery},
+    runtime::FINISH_BUDGET,
+    settled::Settled,
+    store::{Store, StoreError},
+};
+
+pub mod deliver;
+pub mod open;
+pub mod dedup;
+pub mod apply;
+pub mod settle;
+pub mod gate;
+pub mod admin;
+
+use gate::Gate;
+use settle::Ending;
+
+/// What a worker works with.
+pub struct Parts {
+    /// Where notifications come from.
+    pub consumer: Arc<dyn Consumer>,
+    /// What could not be applied.
+    pub dead_letters: Arc<dyn DeadLetters>,
+    /// Orders and points.
+    pub store: Arc<dyn Store>,
+    /// The shortcut for repeats.
+    pub settled: Settled,
+    /// Whose notifications.
+    pub merchants: Arc<Merchants>,
+    /// How ingress sealed them.
+    pub seal: Arc<SealKeys>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// How to work.
+    pub settings: Settings,
+}
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its name in the history of what it tried.
+    pub name: String,
+    /// Deliveries in one transaction, at most.
+    pub batch: usize,
+    /// Batches at the same time, at most.
+    pub concurrency: usize,
+    /// Failed attempts after which a notification becomes a dead letter.
+    pub max_attempts: u32,
+    /// The number of retry tiers.
+    pub retry_tiers: usize,
+}
+
+impl Settings {
+    /// As configured. The name tells machine and process apart.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "worker".to_owned());
+        Self {
+            name: format!("{host}-{}", std::process::id()),
+            batch: usize::from(config.worker.batch),
+            concurrency: usize::from(config.worker.concurrency),
+            max_attempts: config.worker.max_attempts,
+            retry_tiers: config.queue.retry_delays.len(),
+        }
+    }
+}
+
+/// A worker.
+pub struct Worker {
+    parts: Parts,
+    gate: Gate,
+}
+
+impl Worker {
+    /// A worker of these parts, at rest.
+    #[must_use]
+    pub fn new(parts: Parts) -> Arc<Self> {
+        Arc::new(Self { parts, gate: Gate::default() })
+    }
+
+    /// Works until the token fires; then settles what it has in hand, within [`FINISH_BUDGET`].
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let Settings { concurrency, batch, .. } = self.parts.settings;
+        let permits = Arc::new(Semaphore::new(concurrency));
+        let tasks = TaskTracker::new();
+        let work = async {
+            loop {
+                let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
+                let deliveries = self.deliver(batch).await;
+                let worker = Arc::clone(&self);
+                tasks.spawn(async move {
+                    worker.process(deliveries).await;
+                    drop(permit);
+                });
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = work => {}
+        }
+        self.parts.consumer.pause().await;
+        tasks.close();
+        if timeout(FINISH_BUDGET, tasks.wait()).await.is_err() {
+            tracing::warn!("some deliveries were not settled in time; they will be delivered again");
+        }
+    }
+
+    /// Whether it takes deliveries.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.gate.is_open() && self.parts.consumer.connected()
+    }
+
+    /// Handles a batch and settles it. If the store is away, the batch goes back untouched.
+    async fn process(&self, deliveries: Vec<Delivery>) {
+        match self.fenced(&deliveries).await {
+            Ok(endings) => self.settle(self.parts.consumer.as_ref(), deliveries, endings).await,
+            Err(error) => {
+                self.gate.close(&error);
+                let tickets: Vec<_> = deliveries.iter().map(|delivery| delivery.ticket).collect();
+                if let Err(error) = self.parts.consumer.give_back(&tickets).await {
+                    tracing::warn!(%error, "could not give deliveries back; they come back with the connection's end");
+                }
+            }
+        }
+    }
+
+    /// The flow. One ending for each delivery; an error only where the store is away, and then nothing is decided.
+    async fn handle(&self, deliveries: &[Delivery]) -> Result<Vec<Ending>, StoreError> {
+        let opened: Vec<_> = deliveries.iter().map(|delivery| self.open(&delivery.message)).collect();
+        let events: Vec<Event> = opened.iter().filter_map(|opened| opened.as_ref().ok()).flatten().cloned().collect();
+        let mut answers = self.dedup_and_apply(events).await?.into_iter();
+
+        let ending = |opened: Result<Vec<Event>, _>| match opened {
+            Ok(events) => Ending::of(answers.by_ref().take(events.len())),
+            Err(rejection) => Ending::Dead(rejection),
+        };
+        Ok(opened.into_iter().map(ending).collect())
+    }
+}

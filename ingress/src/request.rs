@@ -1,0 +1,63 @@
+//! Step 1: the request's raw bytes, read once, within bounds, for a merchant that we know.
+//!
+//! Takes no notice of Content-Type, which WeChat and the proxies before us choose freely. What comes out is what later
+//! steps verify, seal and publish: the same bytes.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, Bytes},
+    extract::Request,
+    http::{Method, header::CONTENT_LENGTH},
+};
+use tokio::time::timeout;
+use wxpay_shared::merchant::{Merchant, Merchants};
+
+use crate::reply::Refusal;
+
+/// The largest body. Real notices have 1 to 3 kB, with promotion details up to 10 kB.
+pub const BODY_MAX: usize = 64 * 1024;
+/// The time for the body to arrive. WeChat waits 5 s in all, and the publish may need 3 s of them.
+pub const BODY_BUDGET: Duration = Duration::from_millis(1500);
+/// How much of a body that is too large is read and thrown away, so that its sender gets to read our answer.
+const DRAIN_MAX: usize = 1024 * 1024;
+
+/// A notification that nobody has checked yet.
+pub struct Notification<'m> {
+    /// On whose path it came.
+    pub merchant: &'m Merchant,
+    /// Its bytes.
+    pub body: Bytes,
+}
+
+/// Reads a request on `/v2/{merchant}`.
+///
+/// # Errors
+/// [`Refusal`]: not a POST, no such merchant, too large, too slow.
+pub async fn read(request: Request, merchants: &Merchants) -> Result<Notification<'_>, Refusal> {
+    if request.method() != Method::POST {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let name = request.uri().path().trim_end_matches('/').rsplit('/').next().unwrap_or("");
+    let merchant = merchants.get(name).ok_or(Refusal::UnknownMerchant)?;
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let body = timeout(BODY_BUDGET, read_body(request.into_body(), announced)).await;
+    Ok(Notification { merchant, body: body.map_err(|_| Refusal::BodyTimeout)?? })
+}
+
+async fn read_body(body: Body, announced: Option<usize>) -> Result<Bytes, Refusal> {
+    if announced.is_none_or(|length| length <= BODY_MAX) {
+        return axum::body::to_bytes(body, BODY_MAX).await.map_err(|error| {
+            let source = std::error::Error::source(&error);
+            if source.is_some_and(|source| source.to_string().contains("length limit")) {
+                Refusal::BodyTooLarge
+            } else {
+                Refusal::BodyUnreadable
+            }
+        });
+    }
+    if axum::body::to_bytes(body, DRAIN_MAX).await.is_err() {
+        tracing::debug!("gave up draining a body that is too large");
+    }
+    Err(Refusal::BodyTooLarge)
+}

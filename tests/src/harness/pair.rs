@@ -1,0 +1,215 @@
+//! The real pair: `wxpay-ingress` and `wxpay-worker` as processes of their own, on a broker of the caller's choice.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::OnceLock,
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+use wxpay_shared::admin::{DeadLetterList, OrderView};
+
+use super::{
+    process::{Plan, Server, free_port},
+    rabbitmq::Node,
+    wait_until,
+};
+
+pub(crate) const MCH_ID: &str = "1900990001";
+pub(crate) const APPID: &str = "wxtest00000000a001";
+pub(crate) const V2_KEY: &str = "Zx8kQ2mN7pR4tV9wB3yC6dF1gH5jL0sT";
+const SANDBOX_KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
+
+/// The time that anything may take which normally takes a moment.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The pair, its configuration and its ports. Both stay the same when a program is started again.
+pub(crate) struct Pair {
+    directory: TempDir,
+    ingress: Option<Server>,
+    worker: Option<Server>,
+    ingress_port: u16,
+    ops_port: u16,
+    admin_port: u16,
+    pub(crate) client: reqwest::Client,
+}
+
+impl Pair {
+    /// The pair on this broker, both programs running and ready.
+    pub(crate) async fn start(url: &str) -> Self {
+        let mut pair = Self::prepare(url);
+        pair.start_ingress();
+        pair.start_worker();
+        pair.ready().await;
+        pair
+    }
+
+    /// The configuration alone.
+    pub(crate) fn prepare(url: &str) -> Self {
+        let directory = TempDir::with_prefix("wxpay-pair-").expect("the temporary directory can be written");
+        let [ingress_port, ops_port, admin_port] = [free_port(), free_port(), free_port()];
+        let config = format!(
+            r#"data_dir = "data"
+[ingress]
+listen = "127.0.0.1:{ingress_port}"
+ops_listen = "127.0.0.1:{ops_port}"
+[worker]
+admin_listen = "127.0.0.1:{admin_port}"
+max_attempts = 4
+[queue]
+url = "{url}"
+retry_delays = ["200ms", "400ms"]
+[seal]
+key = "a seal key for tests, 32 characters or more"
+[merchants.shop]
+mch_id = "{MCH_ID}"
+appids = ["{APPID}"]
+v2_key = "{V2_KEY}"
+points = "1/100"
+[merchants.sandbox]
+mch_id = "{MCH_ID}"
+appids = ["{APPID}"]
+v2_key = "{SANDBOX_KEY}"
+points = "1/100"
+[merchants.partner]
+mch_id = "1900990100"
+appids = ["wxtest00000000b001"]
+sub_mch_ids = ["1900990101"]
+sub_appids = ["wxtest00000000b002"]
+v2_key = "{V2_KEY}"
+points = "1/100"
+"#
+        );
+        fs::write(directory.path().join("wxpay.toml"), config).expect("the temporary directory can be written");
+        Self {
+            directory,
+            ingress: None,
+            worker: None,
+            ingress_port,
+            ops_port,
+            admin_port,
+            client: reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client"),
+        }
+    }
+
+    pub(crate) fn start_ingress(&mut self) {
+        self.ingress = Some(self.program("wxpay-ingress"));
+    }
+
+    pub(crate) fn start_worker(&mut self) {
+        self.worker = Some(self.program("wxpay-worker"));
+    }
+
+    /// Kills a worker without warning.
+    pub(crate) fn kill_worker(&mut self) {
+        self.worker.as_ref().expect("it runs").signal("KILL");
+        drop(self.worker.take());
+    }
+
+    /// Ends a worker as a supervisor would.
+    pub(crate) fn stop_worker(&mut self) {
+        drop(self.worker.take());
+    }
+
+    fn program(&self, name: &str) -> Server {
+        let config = self.config_file();
+        Server::start(&Plan {
+            program: &binary(name),
+            arguments: &["--config", config.to_str().expect("temporary paths are text")],
+            environment: &[],
+            log: &self.directory.path().join(format!("{name}.log")),
+            goodbye: "TERM",
+            after: "",
+        })
+    }
+
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.directory.path().join("wxpay.toml")
+    }
+
+    /// What a program printed since its last start.
+    pub(crate) fn log(&self, name: &str) -> String {
+        fs::read_to_string(self.directory.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
+    pub(crate) async fn ready(&self) {
+        for (name, port) in [("wxpay-ingress", self.ops_port), ("wxpay-worker", self.admin_port)] {
+            wait_until(&format!("{name} is ready"), DEADLINE, async || {
+                let answer = self.client.get(format!("http://127.0.0.1:{port}/readyz")).send().await;
+                answer.is_ok_and(|answer| answer.status().is_success())
+            })
+            .await;
+        }
+    }
+
+    pub(crate) fn notify_url(&self, merchant: &str) -> String {
+        format!("http://127.0.0.1:{}/v2/{merchant}", self.ingress_port)
+    }
+
+    pub(crate) fn admin_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.admin_port)
+    }
+
+    /// Posts a notification as WeChat does; the status and the body of the reply.
+    pub(crate) async fn post(&self, merchant: &str, body: impl Into<reqwest::Body>) -> (u16, String) {
+        let request = self.client.post(self.notify_url(merchant));
+        let request = request.header("User-Agent", "Mozilla/4.0").header("Content-Type", "text/xml");
+        let answer = request.body(body).send().await.expect("ingress answers");
+        (answer.status().as_u16(), answer.text().await.expect("ingress sends its whole answer"))
+    }
+
+    /// Registers an order of 1 point a yuan for `user`.
+    pub(crate) async fn register(&self, merchant: &str, out_trade_no: &str, amount: i64, user: &str) {
+        let order = serde_json::json!({
+            "merchant": merchant, "out_trade_no": out_trade_no, "amount": amount, "user": user
+        });
+        let answer = self.client.post(self.admin_url("/orders")).json(&order).send().await.expect("the worker answers");
+        assert!(answer.status().is_success(), "{}", answer.text().await.unwrap_or_default());
+    }
+
+    pub(crate) async fn order(&self, merchant: &str, out_trade_no: &str) -> OrderView {
+        self.get(&format!("/orders/{merchant}/{out_trade_no}")).await
+    }
+
+    pub(crate) async fn dead_letters(&self) -> DeadLetterList {
+        self.get("/dead-letters?limit=10000").await
+    }
+
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> T {
+        let answer = self.client.get(self.admin_url(path)).send().await.expect("the worker answers");
+        let status = answer.status();
+        let body = answer.text().await.expect("the worker sends its whole answer");
+        assert!(status.is_success(), "{path}: {status} {body}");
+        serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}"))
+    }
+
+    /// Waits until nothing is on its way any more: not waiting for a worker, nor in a worker's hands, nor in a tier.
+    pub(crate) async fn settled(&self, node: &Node, virtual_host: &str) {
+        wait_until("everything is settled", DEADLINE * 2, async || {
+            let queues = node.ctl(&["-q", "list_queues", "-p", virtual_host, "name", "messages"]);
+            let busy = |line: &&str| !line.starts_with("wxpay.notify.dead") && !line.ends_with("\t0");
+            !queues.lines().filter(|line| line.starts_with("wxpay.notify")).any(|line| busy(&line))
+        })
+        .await;
+    }
+}
+
+/// A program of the workspace, built by this test run if need be: an old one would test yesterday's code.
+pub(crate) fn binary(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let directory = BUILT.get_or_init(|| {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is a member of the workspace");
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--workspace", "--bins", "--locked"])
+            .current_dir(root)
+            .status();
+        assert!(status.is_ok_and(|status| status.success()), "cargo build --workspace --bins failed");
+        let test = std::env::current_exe().expect("a running test has a path");
+        let profile = test.parent().and_then(Path::parent).expect("tests are built in target/debug/deps");
+        profile.to_path_buf()
+    });
+    directory.join(name)
+}

@@ -1,0 +1,100 @@
+//! The admin API: orders, points and dead letters for a person, `wxpayctl` or the merchant's own backend.
+//!
+//! On loopback without a token, elsewhere only with one. Its JSON is [`wxpay_shared::admin`].
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::{Request, State, rejection::JsonRejection},
+    http::{StatusCode, header::AUTHORIZATION},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use secrecy::{ExposeSecret, SecretString};
+use wxpay_shared::{admin::Problem, queue::QueueError, store::StoreError};
+
+use crate::Worker;
+
+mod orders;
+mod dead_letters;
+
+/// All routes of the worker's listener; everything but the probes wants the token.
+pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
+    let api = Router::new()
+        .route("/orders", post(orders::register))
+        .route("/orders/{merchant}/{out_trade_no}", get(orders::show))
+        .route("/orders/{merchant}/{out_trade_no}/close", post(orders::close))
+        .route("/points/{merchant}/{user}", get(orders::points))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/{id}", get(dead_letters::show))
+        .route("/dead-letters/replay", post(dead_letters::replay))
+        .route("/dead-letters/discard", post(dead_letters::discard))
+        .route("/queue", get(dead_letters::depths))
+        .route_layer(middleware::from_fn_with_state(token.map(Arc::new), authorize));
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .merge(api)
+        .fallback(async || Failure::new(StatusCode::NOT_FOUND, "no such path"))
+        .with_state(worker)
+}
+
+async fn ready(State(worker): State<Arc<Worker>>) -> Response {
+    if worker.ready() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the queue or the store is away\n").into_response()
+    }
+}
+
+async fn authorize(State(token): State<Option<Arc<SecretString>>>, request: Request, next: Next) -> Response {
+    let allowed = token.is_none_or(|token| {
+        let sent = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let sent = sent.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
+        wxpay_shared::secret_eq(sent.as_bytes(), token.expose_secret().as_bytes())
+    });
+    if allowed {
+        next.run(request).await
+    } else {
+        Failure::new(StatusCode::UNAUTHORIZED, "the admin token is missing or wrong").into_response()
+    }
+}
+
+/// A request that was not fulfilled.
+struct Failure(StatusCode, String);
+
+type Answer<T> = Result<T, Failure>;
+
+impl Failure {
+    fn new(status: StatusCode, error: impl ToString) -> Self {
+        Self(status, error.to_string())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.0, Json(Problem { error: self.1 })).into_response()
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        tracing::warn!(%error, source = std::error::Error::source(&error).map(ToString::to_string), "admin request");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+}
+
+impl From<QueueError> for Failure {
+    fn from(error: QueueError) -> Self {
+        tracing::warn!(%error, source = std::error::Error::source(&error).map(ToString::to_string), "admin request");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+}
+
+impl From<JsonRejection> for Failure {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}

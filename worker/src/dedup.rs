@@ -1,0 +1,48 @@
+//! Step 3: answer repeats from memory.
+//!
+//! sled holds the keys of events that took effect. It is a shortcut, not the truth: an event that it does not know goes
+//! to the store, whose transaction decides. So it may be deleted at any time without changing a result, and it is
+//! written only after the commit; written earlier, a crash in between would turn into a lost payment.
+
+use wxpay_shared::{
+    event::Event,
+    reason::{Reason, Rejection},
+    store::{Applied, StoreError},
+};
+
+use crate::{Worker, apply};
+
+impl Worker {
+    /// What became of each event, in its place. An error only where the store is away.
+    pub(crate) async fn dedup_and_apply(
+        &self,
+        events: Vec<Event>,
+    ) -> Result<Vec<Result<Applied, Rejection>>, StoreError> {
+        let settled = &self.parts.settled;
+        // The same key with other money in it is a conflict, and that is for the store to say.
+        let known =
+            |event: &Event| settled.get(&event.fact.key()).is_some_and(|known| known == event.fact.fingerprint());
+        let repeats: Vec<bool> = events.iter().map(known).collect();
+        let fresh: Vec<Event> =
+            events.into_iter().zip(&repeats).filter(|(_, repeat)| !**repeat).map(|(event, _)| event).collect();
+
+        let applied =
+            if fresh.is_empty() { Vec::new() } else { apply::apply(self.parts.store.as_ref(), &fresh).await? };
+        let took_effect =
+            |answer: &Result<Applied, StoreError>| matches!(answer, Ok(Applied::Fresh { .. } | Applied::Duplicate));
+        let marks = fresh.iter().zip(&applied).filter(|(_, answer)| took_effect(answer)).map(|(event, _)| &event.fact);
+        settled.put_all(marks, self.parts.clock.now());
+
+        let mut applied = applied.into_iter();
+        let answer = |repeat: bool| match repeat {
+            true => Ok(Applied::Duplicate),
+            false => applied.next().expect("one answer for each event").map_err(|error| failed(&error)),
+        };
+        Ok(repeats.into_iter().map(answer).collect())
+    }
+}
+
+fn failed(error: &StoreError) -> Rejection {
+    let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+    Rejection::new(Reason::AttemptsExhausted, format!("{error}{source}"))
+}
