@@ -13,7 +13,7 @@ use wxpay_shared::{
 use crate::{
     cli::Verdict,
     client::{AdminArgs, Client},
-    screen::{Grid, Screen, code, count, time},
+    screen::{Grid, Screen, count, time},
 };
 
 /// `wxpayctl dlq`.

@@ -14,6 +14,7 @@ mod queue;
 pub mod client;
 
 mod simulate;
+mod random;
 pub mod wechat_sender;
 
 mod config_check;

@@ -6,10 +6,7 @@
 use std::{fmt::Display, io::Write};
 
 use anyhow::Result;
-use comfy_table::{
-    CellAlignment, ColumnConstraint, ContentArrangement, Table,
-    style::{LineStyle, presets},
-};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, presets};
 use jiff::{Timestamp, tz};
 use serde::Serialize;
 use wxpay_shared::{fen::Fen, ids::Currency};
@@ -125,7 +122,11 @@ impl Grid {
 #[must_use]
 pub fn money(amount: Fen, currency: &Currency) -> String {
     let fen = amount.get();
-    if *currency == Currency::cny() { format!("{fen} fen ({} yuan)", yuan(amount)) } else { format!("{fen} {currency}") }
+    if *currency == Currency::cny() {
+        format!("{fen} fen ({} yuan)", yuan(amount))
+    } else {
+        format!("{fen} {currency}")
+    }
 }
 
 /// The amount in yuan, by whole numbers only.
