@@ -4,20 +4,21 @@
 //! two contracts ([`queue`] and [`store`]) with their homes, and what every program needs to run (configuration, HTTP
 //! listeners, logging).
 
-pub mod clock;
-pub mod envelope;
-pub mod event;
 pub mod fen;
 pub mod ids;
-pub mod order;
+pub mod clock;
 pub mod points;
 pub mod reason;
+pub mod event;
+pub mod order;
+pub mod envelope;
 pub mod wechat;
 
+pub mod disk;
 pub mod queue;
 pub mod store;
-
 pub mod settled;
+
 pub mod config;
 pub mod merchant;
 pub mod admin;

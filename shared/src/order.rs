@@ -299,3 +299,6 @@ impl Recorded {
 fn sum(amounts: impl Iterator<Item = Fen>) -> Fen {
     amounts.fold(Fen::ZERO, |sum, amount| sum.checked_add(amount).unwrap_or(Fen::MAX))
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,7 +30,8 @@ impl Worker {
             if fresh.is_empty() { Vec::new() } else { apply::apply(self.parts.store.as_ref(), &fresh).await? };
         let took_effect =
             |answer: &Result<Applied, StoreError>| matches!(answer, Ok(Applied::Fresh { .. } | Applied::Duplicate));
-        let marks = fresh.iter().zip(&applied).filter(|(_, answer)| took_effect(answer)).map(|(event, _)| &event.fact);
+        let marks = fresh.iter().zip(&applied).filter(|(_, answer)| took_effect(answer));
+        let marks = marks.map(|(event, _)| (event.fact.key(), event.fact.fingerprint()));
         settled.put_all(marks, self.parts.clock.now());
 
         let mut applied = applied.into_iter();

@@ -1,1 +1,156 @@
-//! TBD
+//! The store's home on sled, for one process.
+//!
+//! Every call is a job on the database's thread ([`crate::disk`]): jobs run one at a time, so a batch sees and leaves a
+//! consistent state, and each answer, a duplicate's too, is given only when all that it rests on is on disk. A batch is
+//! one transaction over all trees ([`records`]); the rule of [`crate::order`] runs inside it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use self::records::{Records, Trees};
+use super::{Account, Applied, Closed, LedgerEntry, Registered, Store, StoreError};
+use crate::{
+    clock::Clock,
+    disk::{Disk, DiskError},
+    event::Event,
+    ids::{AccountId, OrderId},
+    order::{Change, Decision, Order, Registration},
+    reason::{Reason, Rejection},
+};
+
+mod records;
+
+/// The store; clones share it.
+#[derive(Clone)]
+pub struct EmbeddedStore {
+    disk: Disk,
+    trees: Trees,
+    clock: Arc<dyn Clock>,
+}
+
+impl EmbeddedStore {
+    /// The store in an open database.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub fn open(disk: Disk, clock: Arc<dyn Clock>) -> Result<Self, DiskError> {
+        Ok(Self { trees: Trees::open(&disk)?, disk, clock })
+    }
+
+    async fn job<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Trees) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let trees = self.trees.clone();
+        self.disk.commit(move || job(&trees)).await?
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn apply(&self, events: &[Event]) -> Result<Vec<Applied>, StoreError> {
+        let (events, now) = (events.to_vec(), self.clock.now());
+        self.job(move |trees| {
+            trees.transaction(|records| events.iter().map(|event| apply_one(records, event, now)).collect())
+        })
+        .await
+    }
+
+    async fn register(&self, registration: &Registration) -> Result<Registered, StoreError> {
+        let (registration, now) = (registration.clone(), self.clock.now());
+        self.job(move |trees| {
+            trees.transaction(|records| match records.order(&registration.id)? {
+                Some(order) if order.registration == registration => Ok(Registered::Known(order)),
+                Some(order) => Ok(Registered::Conflict(order)),
+                None => {
+                    let order = Order::new(registration.clone(), now);
+                    records.put_order(&order)?;
+                    Ok(Registered::Fresh(order))
+                }
+            })
+        })
+        .await
+    }
+
+    async fn close(&self, id: &OrderId) -> Result<Closed, StoreError> {
+        let (id, now) = (id.clone(), self.clock.now());
+        self.job(move |trees| {
+            trees.transaction(|records| {
+                let Some(order) = records.order(&id)? else { return Ok(Closed::Unknown) };
+                let Some(closed) = order.close(now) else { return Ok(Closed::Paid(order)) };
+                records.put_order(&closed)?;
+                Ok(Closed::Closed(closed))
+            })
+        })
+        .await
+    }
+
+    async fn order(&self, id: &OrderId) -> Result<Option<(Order, Vec<LedgerEntry>)>, StoreError> {
+        let id = id.clone();
+        self.job(move |trees| {
+            let Some(order) = trees.order(&id)? else { return Ok(None) };
+            Ok(Some((order, trees.entries_of_order(&id)?)))
+        })
+        .await
+    }
+
+    async fn account(&self, id: &AccountId, limit: usize) -> Result<Option<Account>, StoreError> {
+        let id = id.clone();
+        self.job(move |trees| {
+            let Some(balance) = trees.balance(&id)? else { return Ok(None) };
+            Ok(Some(Account { balance, entries: trees.latest_of_account(&id, limit)? }))
+        })
+        .await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        Ok(self.disk.durable().await?)
+    }
+}
+
+fn apply_one(records: &Records<'_>, event: &Event, now: Timestamp) -> Result<Applied, StoreError> {
+    let id = event.fact.order();
+    let Some(order) = records.order(id)? else {
+        let detail = format!("order {id} is not registered");
+        return Ok(Applied::Waiting(Rejection::new(Reason::UnknownOrder, detail)));
+    };
+    // A key is unique among all orders, which an order by itself cannot see.
+    if let Some(other) = records.order_of_fact(&event.fact.key())?.filter(|other| other != id) {
+        let detail = format!("recorded on order {other}, now told on order {id}");
+        return Ok(Applied::Rejected(Rejection::new(Reason::ConflictingDuplicate, detail)));
+    }
+    Ok(match order.decide(event) {
+        Decision::Apply(change) => Applied::Fresh { points: write(records, event, change, now)? },
+        Decision::Record(change, rejection) => {
+            write(records, event, change, now)?;
+            Applied::Rejected(rejection)
+        }
+        Decision::Duplicate => Applied::Duplicate,
+        Decision::Reject(rejection) => Applied::Rejected(rejection),
+        Decision::Wait(rejection) => Applied::Waiting(rejection),
+    })
+}
+
+/// Writes what a decision changes; returns the points that moved.
+fn write(records: &Records<'_>, event: &Event, change: Change, now: Timestamp) -> Result<i64, StoreError> {
+    let Change { order, entry } = change;
+    let id = &order.registration.id;
+    records.put_order(&order)?;
+    records.put_fact(&event.fact.key(), id)?;
+    let Some(entry) = entry else { return Ok(0) };
+    let account = AccountId { merchant: id.merchant.clone(), user: entry.user };
+    records.add_entry(account, id, event.fact.key(), entry.points, now)?;
+    Ok(entry.points)
+}
+
+impl From<DiskError> for StoreError {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Closed | DiskError::Failed(_) | DiskError::Stuck => Self::Unavailable(Box::new(error)),
+            // Whatever made the job panic need not be in the next one.
+            DiskError::Panicked => Self::Transient(Box::new(error)),
+        }
+    }
+}

@@ -14,11 +14,11 @@ pub fn document<'f>(root: &str, fields: impl IntoIterator<Item = (&'f str, &'f s
     let mut xml = format!("<{root}>");
     for (name, value) in fields {
         if name == "total_fee" {
-            write!(xml, "<{name}>{value}</{name}>\n").expect("writing to a String cannot fail");
+            writeln!(xml, "<{name}>{value}</{name}>").expect("writing to a String cannot fail");
         } else {
             // A CDATA section cannot hold its own end, so that is split over two.
             let value = value.replace("]]>", "]]]]><![CDATA[>");
-            write!(xml, "<{name}><![CDATA[{value}]]></{name}>\n").expect("writing to a String cannot fail");
+            writeln!(xml, "<{name}><![CDATA[{value}]]></{name}>").expect("writing to a String cannot fail");
         }
     }
     xml.truncate(xml.trim_end().len());

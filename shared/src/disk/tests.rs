@@ -1,0 +1,114 @@
+//! The traps of sled, one test each.
+
+use super::*;
+
+async fn open(directory: &Path) -> Disk {
+    Disk::open(directory, Holds::Records).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_closed_database_opens_again_at_once_with_everything_in_it() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0_u8..20 {
+        let disk = open(directory.path()).await;
+        let tree = disk.tree("t").unwrap();
+        assert_eq!(tree.len(), usize::from(round));
+        disk.commit(move || tree.insert([round], "x").map(|_| ())).await.unwrap().unwrap();
+        assert!(disk.size().unwrap() > 0);
+        disk.close().await.unwrap();
+        assert!(!is_locked(directory.path()).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn many_waiters_share_flushes_and_all_return() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open(directory.path()).await;
+    let tree = disk.tree("t").unwrap();
+    let commits = (0..500_u32).map(|n| {
+        let tree = tree.clone();
+        disk.commit(move || tree.insert(n.to_be_bytes(), "x").map(|_| ()))
+    });
+    for commit in futures_util::future::join_all(commits).await {
+        commit.unwrap().unwrap();
+    }
+    assert_eq!(tree.len(), 500);
+}
+
+#[tokio::test]
+async fn a_second_user_is_told_that_the_database_is_in_use() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open(directory.path()).await;
+    let error = Disk::open_within(directory.path(), Holds::Records, Duration::ZERO).await.unwrap_err();
+    assert!(error.to_string().ends_with("is in use by another process; only one at a time may use it"), "{error}");
+    disk.check().unwrap();
+}
+
+#[tokio::test]
+async fn opening_waits_for_a_process_that_is_just_going_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open(directory.path()).await;
+    let (opened, closed) = tokio::join!(Disk::open(directory.path(), Holds::Records), disk.close());
+    opened.unwrap();
+    // The new user may have the lock before the old one looks whether it is free.
+    assert!(matches!(closed, Ok(()) | Err(OpenError::InUse(_))));
+}
+
+#[tokio::test]
+async fn a_snapshot_that_a_crash_left_unfinished_does_not_matter() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open(directory.path()).await;
+    let tree = disk.tree("t").unwrap();
+    disk.commit(move || tree.insert("k", "v").map(|_| ())).await.unwrap().unwrap();
+    disk.close().await.unwrap();
+    std::fs::write(directory.path().join("snap.FFFFFFFFFFFFFFFF.generating"), "half").unwrap();
+
+    let disk = open(directory.path()).await;
+
+    assert_eq!(disk.tree("t").unwrap().get("k").unwrap().unwrap(), "v");
+}
+
+#[tokio::test]
+async fn a_damaged_database_says_what_to_do() {
+    for (holds, advice) in [(Holds::Records, "restore the directory"), (Holds::Shortcut, "delete the directory")] {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("snap.0000000000000001"), "not a snapshot").unwrap();
+        let error = Disk::open(directory.path(), holds).await.unwrap_err();
+        assert!(matches!(error, OpenError::Corrupt { .. }), "{error:?}");
+        assert!(error.to_string().contains(advice), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_panics_fails_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open(directory.path()).await;
+    let error = disk.commit(|| assert!(std::env::args().next().is_none(), "on purpose")).await.unwrap_err();
+    assert!(matches!(error, DiskError::Panicked));
+    disk.durable().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_flush_fails_everything_after_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open(directory.path()).await;
+    disk.failure.set(DiskError::Failed(Arc::new(sled::Error::Io(io::Error::other("full"))))).unwrap();
+    assert!(matches!(disk.durable().await, Err(DiskError::Failed(_))));
+    assert!(disk.check().is_err());
+}
+
+/// Files beside the log are never synced by sled, so there must be none.
+#[tokio::test]
+async fn the_largest_records_stay_in_the_file_that_is_synced() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open(directory.path()).await;
+    let tree = disk.tree("t").unwrap();
+    disk.commit(move || {
+        for n in 0..400_u32 {
+            tree.insert((n * 7919 % 401).to_be_bytes(), vec![7; 120 << 10]).unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(std::fs::read_dir(directory.path().join("blobs")).unwrap().count(), 0);
+}

@@ -1,0 +1,127 @@
+//! A worker's side of the embedded queue.
+//!
+//! A consumer takes from the shelves what nobody holds, and gives everything back when it is dropped. An acknowledgement
+//! is not flushed: if a crash undoes it, the message comes again and the worker's dedup absorbs it.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use super::{
+    super::{Consumer, Delivery, Home, QueueError, Settle, Ticket},
+    Inner, next_epoch, unavailable,
+};
+
+/// The longest wait for a due time: a clock that is set forward is noticed within it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// One consumer of an [`EmbeddedQueue`](super::EmbeddedQueue).
+pub struct EmbeddedConsumer {
+    inner: Arc<Inner>,
+    epoch: u64,
+}
+
+impl EmbeddedConsumer {
+    pub(super) fn new(inner: Arc<Inner>) -> Self {
+        Self { inner, epoch: next_epoch() }
+    }
+
+    /// What can be taken now, and how long nothing else comes due.
+    async fn take(&self, max: usize) -> Result<(Taken, Duration), QueueError> {
+        let (inner, epoch) = (Arc::clone(&self.inner), self.epoch);
+        let taken = self.inner.disk.run(move || {
+            let now = inner.now_millis();
+            let deliveries = inner.hands.take(&inner.shelves, epoch, max, now)?;
+            let due = inner.hands.next_due(&inner.shelves)?;
+            let wait = due.map_or(LOOK_AGAIN, |due| Duration::from_millis(due.saturating_sub(now)).min(LOOK_AGAIN));
+            Ok::<_, sled::Error>((Taken { inner, deliveries }, wait))
+        });
+        taken.await?.map_err(unavailable)
+    }
+}
+
+/// Messages on the way to the caller. If the caller stops waiting, they go back.
+struct Taken {
+    inner: Arc<Inner>,
+    deliveries: Vec<Delivery>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if self.deliveries.is_empty() {
+            return;
+        }
+        for delivery in &self.deliveries {
+            self.inner.hands.give_back(delivery.ticket, false);
+        }
+        self.inner.changed.notify_waiters();
+    }
+}
+
+impl Drop for EmbeddedConsumer {
+    fn drop(&mut self) {
+        self.inner.hands.give_back_all(self.epoch);
+        self.inner.changed.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl Consumer for EmbeddedConsumer {
+    async fn receive(&self, max: usize) -> Result<Vec<Delivery>, QueueError> {
+        loop {
+            // Listening begins before looking, so that nothing which comes in between is missed.
+            let mut changed = pin!(self.inner.changed.notified());
+            changed.as_mut().enable();
+            let room = usize::from(self.inner.settings.prefetch).saturating_sub(self.inner.hands.held_by(self.epoch));
+            let mut wait = LOOK_AGAIN;
+            if room > 0 {
+                let (mut taken, until_due) = self.take(max.clamp(1, room)).await?;
+                if !taken.deliveries.is_empty() {
+                    return Ok(std::mem::take(&mut taken.deliveries));
+                }
+                wait = until_due;
+            }
+            // Both ends of the wait mean the same: look again.
+            drop(tokio::time::timeout(wait, changed).await);
+        }
+    }
+
+    /// Nothing is ever prefetched here.
+    async fn pause(&self) {}
+
+    fn connected(&self) -> bool {
+        self.inner.disk.check().is_ok()
+    }
+}
+
+#[async_trait]
+impl Settle for EmbeddedConsumer {
+    async fn ack(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
+        let (inner, tickets) = (Arc::clone(&self.inner), tickets.to_vec());
+        let removed = self.inner.disk.run(move || {
+            for ticket in tickets {
+                let Some(place) = inner.hands.place(ticket) else { continue };
+                inner.shelves.remove(place)?;
+                inner.hands.forget(ticket);
+            }
+            inner.changed.notify_waiters();
+            Ok::<_, sled::Error>(())
+        });
+        removed.await?.map_err(unavailable)
+    }
+
+    async fn give_back(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
+        for ticket in tickets {
+            self.inner.hands.give_back(*ticket, true);
+        }
+        self.inner.changed.notify_waiters();
+        Ok(())
+    }
+
+    async fn park(&self, delivery: &Delivery, home: Home) -> Result<(), QueueError> {
+        let Some(place) = self.inner.hands.place(delivery.ticket) else {
+            return Err(QueueError::Unavailable("the message is not in this consumer's hands".into()));
+        };
+        self.inner.relocate(place, delivery, home).await
+    }
+}
