@@ -24,11 +24,14 @@ const CONNECT_BUDGET: Duration = Duration::from_secs(5);
 /// Time for an answer; a replay of thousands takes a while.
 const ANSWER_BUDGET: Duration = Duration::from_secs(600);
 
+/// Where the admin API listens unless it is told otherwise.
+pub const DEFAULT_ADMIN: &str = "http://127.0.0.1:8082";
+
 /// How to reach the admin API.
 #[derive(Clone, Debug, clap::Args)]
 pub struct AdminArgs {
     /// Where the admin API listens.
-    #[arg(long, global = true, value_name = "URL", env = "WXPAY_ADMIN", default_value = "http://127.0.0.1:8082")]
+    #[arg(long, global = true, value_name = "URL", env = "WXPAY_ADMIN", default_value = DEFAULT_ADMIN)]
     admin: Url,
     /// Its bearer token; better given by the environment, which other users cannot list.
     #[arg(long, global = true, value_name = "TOKEN", env = "WXPAY_ADMIN_TOKEN", hide_env_values = true, value_parser = secret)]

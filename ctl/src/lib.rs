@@ -17,6 +17,8 @@ mod simulate;
 mod random;
 pub mod wechat_sender;
 
+pub mod together;
+pub mod dev_merchant;
 mod config_check;
 mod serve;
 mod demo;

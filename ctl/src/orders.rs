@@ -56,7 +56,7 @@ struct Order {
 struct Register {
     #[command(flatten)]
     order: Order,
-    /// What it costs in fen: the total_fee of the prepay request.
+    /// What it costs in fen: the `total_fee` of the prepay request.
     #[arg(value_parser = Fen::parse)]
     amount_fen: Fen,
     /// The currency; CNY unless given.

@@ -7,7 +7,7 @@ use aws_lc_rs::rand;
 /// # Panics
 /// Where the operating system has no randomness: nothing that follows would be safe.
 #[must_use]
-pub fn hex_digits<const BYTES: usize>() -> String {
+pub(crate) fn hex_digits<const BYTES: usize>() -> String {
     bytes::<BYTES>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -16,7 +16,7 @@ pub fn hex_digits<const BYTES: usize>() -> String {
 /// # Panics
 /// As [`hex_digits`].
 #[must_use]
-pub fn digits<const COUNT: usize>() -> String {
+pub(crate) fn digits<const COUNT: usize>() -> String {
     bytes::<COUNT>().iter().map(|byte| char::from(b'0' + byte % 10)).collect()
 }
 

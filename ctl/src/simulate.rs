@@ -52,7 +52,7 @@ where the reply is another.")]
 
 #[derive(Debug, clap::Args)]
 struct Pay {
-    /// The receiver's notify_url; that of the configuration's listener unless given.
+    /// The receiver's `notify_url`; that of the configuration's listener unless given.
     #[arg(long, required_unless_present = "config")]
     url: Option<Url>,
     /// Takes ids, key and address from this configuration.
@@ -89,7 +89,7 @@ struct Pay {
     /// The text that the order brought along.
     #[arg(long)]
     attach: Option<String>,
-    /// Pays this much of it with a coupon: cash_fee is lower, total_fee stays.
+    /// Pays this much of it with a coupon: `cash_fee` is lower, `total_fee` stays.
     #[arg(long, value_name = "FEN", value_parser = Fen::parse)]
     coupon: Option<Fen>,
 
@@ -102,7 +102,7 @@ struct Pay {
     /// Signs with HMAC-SHA256 instead of MD5.
     #[arg(long)]
     hmac: bool,
-    /// Adds the sign_type field, which WeChat usually leaves out; one that does not fit the signature is a fault.
+    /// Adds the `sign_type` field, which WeChat usually leaves out; one that does not fit the signature is a fault.
     #[arg(long, value_name = "TYPE")]
     sign_type: Option<String>,
 
