@@ -16,7 +16,7 @@ use crate::{reply::Refusal, request::Notification};
 /// # Errors
 /// [`Refusal`]: nobody may act on these bytes.
 pub fn v2(notification: &Notification<'_>) -> Result<(), Refusal> {
-    let Merchant { mch_id, v2_key, .. } = notification.merchant;
+    let Merchant { ids, v2_key, .. } = notification.merchant;
     let key = v2_key.as_ref().ok_or(Refusal::UnknownMerchant)?;
     let fields = v2_xml::parse(&notification.body, "xml")?;
     v2_sign::verify(&fields, key)?;
@@ -24,5 +24,5 @@ pub fn v2(notification: &Notification<'_>) -> Result<(), Refusal> {
     if fields.get("return_code").is_none() {
         return Err(Refusal::NotANotice);
     }
-    if fields.get("mch_id") == Some(mch_id.as_str()) { Ok(()) } else { Err(Refusal::MerchantMismatch) }
+    if fields.get("mch_id") == Some(ids.mch_id.as_str()) { Ok(()) } else { Err(Refusal::MerchantMismatch) }
 }

@@ -5,6 +5,7 @@
 //! | `POST /orders` | [`RegisterOrder`] | 201 or 200 [`OrderView`]; 409 [`Problem`] where it differs from the known one |
 //! | `GET /orders/{merchant}/{out_trade_no}` | | [`OrderView`] |
 //! | `POST /orders/{merchant}/{out_trade_no}/close` | | [`OrderView`]; 409 where it is paid |
+//! | `POST /orders/{merchant}/{out_trade_no}/refunds` | [`RegisterRefund`] | [`OrderView`]; 409 where the amount differs |
 //! | `GET /points/{merchant}/{user}` | | [`PointsView`] |
 //! | `GET /dead-letters?reason=…&merchant=…&limit=…` | | [`DeadLetterList`] |
 //! | `GET /dead-letters/{id}` | | [`DeadLetterView`] with everything |
@@ -59,6 +60,16 @@ pub struct RegisterOrder {
     pub points: Option<PointsRate>,
 }
 
+/// Registers a refund before it is requested from WeChat.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegisterRefund {
+    /// The merchant's number for it.
+    pub out_refund_no: OutRefundNo,
+    /// How much is to be refunded, in fen.
+    pub amount: Fen,
+}
+
 /// An order and its story.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OrderView {
@@ -88,6 +99,9 @@ pub struct OrderView {
     pub registered_at: Timestamp,
     /// When it was closed.
     pub closed_at: Option<Timestamp>,
+    /// Refunds registered beforehand, by the merchant's number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub registered_refunds: BTreeMap<OutRefundNo, Fen>,
     /// Payments recorded on it.
     pub payments: Vec<PaymentView>,
     /// Refunds recorded on it.

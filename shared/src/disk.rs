@@ -5,7 +5,7 @@
 //!
 //! The traps: `flush_async` hangs under concurrent callers, so only the thread flushes. `flush` alone survives a kill but
 //! not a power cut, so the thread follows it with `fdatasync` of `<dir>/db`, which holds everything as long as no leaf of
-//! a tree outgrows [`SEGMENT_BYTES`]. After a failed flush or sync nobody can tell what is on disk: sled refuses from
+//! a tree outgrows `SEGMENT_BYTES`. After a failed flush or sync nobody can tell what is on disk: sled refuses from
 //! then on, Linux forgets the error, so [`Disk`] refuses too until the program opens it again. A kill during the writing
 //! of a snapshot leaves a file that sled takes for a damaged database. The lock outlives the last handle by a moment.
 

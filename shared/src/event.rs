@@ -74,6 +74,9 @@ pub struct Refund {
     pub status: RefundStatus,
     /// When the money arrived; only for [`RefundStatus::Success`].
     pub success_time: Option<Timestamp>,
+    /// Whether the merchant takes only refunds that its app registered beforehand.
+    #[serde(default)]
+    pub must_be_announced: bool,
 }
 
 /// How a refund ended.

@@ -6,9 +6,9 @@ use secrecy::ExposeSecret;
 
 use crate::{
     config::{Config, ConfigError},
-    ids::{AppId, MchId, MerchantName},
+    ids::MerchantName,
     points::PointsRate,
-    wechat::keys::V2Key,
+    wechat::{keys::V2Key, merchant_ids::MerchantIds},
 };
 
 /// One merchant, opened.
@@ -16,9 +16,7 @@ pub struct Merchant {
     /// Its name in the `notify_url`.
     pub name: MerchantName,
     /// Its ids.
-    pub mch_id: MchId,
-    /// Its applications.
-    pub appids: Vec<AppId>,
+    pub ids: MerchantIds,
     /// The API key of v2.
     pub v2_key: Option<V2Key>,
     /// Points for orders that bring no rate of their own.
@@ -40,8 +38,12 @@ impl Merchants {
             let v2_key = V2Key::parse(key.expose_secret()).map_err(|error| ConfigError::new(&setting, error))?;
             let merchant = Merchant {
                 name: name.clone(),
-                mch_id: merchant.mch_id.clone(),
-                appids: merchant.appids.clone(),
+                ids: MerchantIds {
+                    mch_id: merchant.mch_id.clone(),
+                    appids: merchant.appids.clone(),
+                    sub_mch_ids: merchant.sub_mch_ids.clone(),
+                    sub_appids: merchant.sub_appids.clone(),
+                },
                 v2_key: Some(v2_key),
                 points: merchant.points,
             };

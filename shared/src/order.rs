@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     event::{Event, EventKey, Fact, Payment, Refund, RefundStatus},
     fen::Fen,
-    ids::{AppId, Currency, NotificationId, OrderId, TransactionId, UserId},
+    ids::{AppId, Currency, NotificationId, OrderId, OutRefundNo, TransactionId, UserId},
     points::PointsRate,
     reason::{Reason, Rejection},
 };
@@ -54,6 +54,9 @@ pub struct Order {
     pub registered_at: Timestamp,
     /// When the merchant closed it unpaid.
     pub closed_at: Option<Timestamp>,
+    /// The refunds that the merchant's app announced: number and amount.
+    #[serde(default)]
+    pub announced_refunds: BTreeMap<OutRefundNo, Fen>,
     /// Every fact recorded on it, by key.
     pub facts: BTreeMap<EventKey, Recorded>,
     /// The account its points went to: the registered user, or the payer of the first payment applied.
@@ -118,7 +121,15 @@ impl Order {
     #[must_use]
     pub fn new(registration: Registration, registered_at: Timestamp) -> Self {
         let account = registration.user.clone();
-        Self { registration, registered_at, closed_at: None, facts: BTreeMap::new(), account, credited: 0 }
+        Self {
+            registration,
+            registered_at,
+            closed_at: None,
+            announced_refunds: BTreeMap::new(),
+            facts: BTreeMap::new(),
+            account,
+            credited: 0,
+        }
     }
 
     /// What an event of this order does to it.
@@ -146,6 +157,22 @@ impl Order {
             return None;
         }
         Some(Self { closed_at: Some(self.closed_at.unwrap_or(now)), ..self.clone() })
+    }
+
+    /// The order, knowing of a refund that the merchant is about to request.
+    ///
+    /// # Errors
+    /// The amount under which this number was announced before, where it was another.
+    pub fn announce_refund(&self, out_refund_no: &OutRefundNo, amount: Fen) -> Result<Self, Fen> {
+        match self.announced_refunds.get(out_refund_no) {
+            Some(known) if *known != amount => Err(*known),
+            Some(_) => Ok(self.clone()),
+            None => {
+                let mut order = self.clone();
+                order.announced_refunds.insert(out_refund_no.clone(), amount);
+                Ok(order)
+            }
+        }
     }
 
     /// Where the order stands.
@@ -234,6 +261,18 @@ impl Order {
         if refund.total != amount {
             let detail = format!("order {amount}, refund of a payment of {}", refund.total);
             return Verdict::Reject(Rejection::new(Reason::AmountMismatch, detail));
+        }
+        match self.announced_refunds.get(&refund.out_refund_no) {
+            Some(announced) if *announced != refund.amount => {
+                let detail =
+                    format!("refund {} registered with {announced}, told {}", refund.out_refund_no, refund.amount);
+                return Verdict::Reject(Rejection::new(Reason::UnregisteredRefund, detail));
+            }
+            None if refund.must_be_announced => {
+                let detail = format!("refund {} is not registered", refund.out_refund_no);
+                return Verdict::Reject(Rejection::new(Reason::UnregisteredRefund, detail));
+            }
+            Some(_) | None => {}
         }
         let before = self.refunded(&refund.transaction_id);
         let counts = if refund.status == RefundStatus::Success { before } else { Fen::ZERO };

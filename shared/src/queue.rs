@@ -194,6 +194,18 @@ pub enum QueueError {
     /// A message could not be made durable in its next home.
     #[error("could not park a message")]
     Park(#[from] PublishError),
+    /// A queue (or exchange) exists on the broker with other arguments than ours. Trying again does not help: delete it,
+    /// or configure what it has.
+    #[error("{queue} exists with other arguments: {detail}")]
+    Mismatch {
+        /// Its name.
+        queue: String,
+        /// What the broker says about it.
+        detail: String,
+    },
+    /// The queue's URL cannot be read. It is not shown, for a password may be in it.
+    #[error("the queue's url is not an amqp:// or amqps:// url")]
+    BadUrl,
     /// The queue was closed; nothing comes any more.
     #[error("the queue is closed")]
     Closed,

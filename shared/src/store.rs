@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{Event, EventKey},
-    ids::{AccountId, OrderId},
+    fen::Fen,
+    ids::{AccountId, OrderId, OutRefundNo},
     order::{Order, Registration},
     reason::Rejection,
 };
@@ -38,6 +39,18 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`].
     async fn close(&self, id: &OrderId) -> Result<Closed, StoreError>;
+
+    /// Registers a refund that the merchant is about to request, so that a notice about it can be held against it. The
+    /// same again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn announce_refund(
+        &self,
+        id: &OrderId,
+        out_refund_no: &OutRefundNo,
+        amount: Fen,
+    ) -> Result<Announced, StoreError>;
 
     /// An order with its ledger entries, oldest first.
     ///
@@ -92,6 +105,17 @@ pub enum Closed {
     Closed(Order),
     /// Money has come, so it cannot be closed.
     Paid(Order),
+    /// There is no such order.
+    Unknown,
+}
+
+/// The answer to the registration of a refund.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Announced {
+    /// It is registered.
+    Announced,
+    /// This number was registered with another amount; that stays.
+    Conflict(Fen),
     /// There is no such order.
     Unknown,
 }

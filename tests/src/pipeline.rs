@@ -16,7 +16,8 @@ use crate::harness::{
     wait_until,
 };
 
-const SUCCESS: &str = "<xml><return_code><![CDATA[SUCCESS]]></return_code><return_msg><![CDATA[OK]]></return_msg></xml>";
+const SUCCESS: &str =
+    "<xml><return_code><![CDATA[SUCCESS]]></return_code><return_msg><![CDATA[OK]]></return_msg></xml>";
 
 async fn pair() -> (&'static Node, String, Pair) {
     let (node, host) = rabbitmq::fresh_host().await;
@@ -36,7 +37,8 @@ async fn the_reply_is_exact_whatever_the_headers_say() {
         ("X-No-Content-Type", "1"),
     ] {
         for path in ["shop", "shop/"] {
-            let answer = pair.client.post(pair.notify_url(path)).header(name, value).body(xml.clone()).send().await.unwrap();
+            let answer =
+                pair.client.post(pair.notify_url(path)).header(name, value).body(xml.clone()).send().await.unwrap();
             assert_eq!(answer.status(), 200);
             assert_eq!(answer.headers()["content-type"], "text/xml; charset=utf-8");
             assert_eq!(answer.headers()["content-length"], SUCCESS.len().to_string());
@@ -126,7 +128,8 @@ async fn what_cannot_be_applied_is_a_dead_letter_that_can_be_replayed_and_discar
     let nothing = nothing.json(&serde_json::json!({ "select": {}, "reason": "x" })).send().await.unwrap();
     assert_eq!(nothing.status(), 422, "a selection that names nothing takes nothing");
     let discard = pair.client.post(pair.admin_url("/dead-letters/discard"));
-    let discard = discard.json(&serde_json::json!({ "select": { "all": true }, "reason": "a test" })).send().await.unwrap();
+    let discard =
+        discard.json(&serde_json::json!({ "select": { "all": true }, "reason": "a test" })).send().await.unwrap();
     assert_eq!(discard.json::<Discarded>().await.unwrap().ids.len(), 2);
     pair.settled(node, &host).await;
     assert_eq!(pair.dead_letters().await.matching, 0);

@@ -65,7 +65,9 @@ fn the_programs_do_not_depend_on_one_another() {
     ] {
         let manifest = fs::read_to_string(root().join(package).join("Cargo.toml")).expect("a manifest");
         for name in forbidden {
-            let depends = manifest.lines().any(|line| line.starts_with(&format!("{name}.")) || line.starts_with(&format!("{name} ")));
+            let depends = manifest
+                .lines()
+                .any(|line| line.starts_with(&format!("{name}.")) || line.starts_with(&format!("{name} ")));
             assert!(!depends, "{package} depends on {name}");
         }
     }

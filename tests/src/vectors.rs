@@ -8,15 +8,12 @@ use std::{
 };
 
 use serde::Deserialize;
-use wxpay_shared::{
-    admin::OrderView,
-    order::OrderState,
-    wechat::v2_xml,
-};
+use wxpay_shared::{admin::OrderView, order::OrderState, wechat::v2_xml};
 
 use crate::harness::{pair::Pair, rabbitmq};
 
-const SUCCESS: &str = "<xml><return_code><![CDATA[SUCCESS]]></return_code><return_msg><![CDATA[OK]]></return_msg></xml>";
+const SUCCESS: &str =
+    "<xml><return_code><![CDATA[SUCCESS]]></return_code><return_msg><![CDATA[OK]]></return_msg></xml>";
 
 /// One record of the manifest.
 #[derive(Clone, Debug, Deserialize)]
@@ -114,11 +111,21 @@ async fn every_accepted_payment_vector_ends_as_the_manifest_says() {
             let its_dead = dead.iter().filter(|letter| letter.out_trade_no.as_ref() == Some(&out_trade_no)).count();
             match vector.worker.as_deref() {
                 Some("apply" | "duplicate") => {
-                    assert_eq!((order.state, order.payments.len(), its_dead), (OrderState::Paid, 1, 0), "{}", vector.id);
+                    assert_eq!(
+                        (order.state, order.payments.len(), its_dead),
+                        (OrderState::Paid, 1, 0),
+                        "{}",
+                        vector.id
+                    );
                     assert_eq!(order.received.get(), vector.order_amount(), "{}", vector.id);
                     assert_eq!(order.points, vector.order_amount() / 100, "{}", vector.id);
                     let transaction = vector.field("transaction_id");
-                    assert_eq!(Some(order.payments[0].transaction_id.as_str()), transaction.as_deref(), "{}", vector.id);
+                    assert_eq!(
+                        Some(order.payments[0].transaction_id.as_str()),
+                        transaction.as_deref(),
+                        "{}",
+                        vector.id
+                    );
                 }
                 Some("ignore") => assert_eq!((order.state, its_dead), (OrderState::Unpaid, 0), "{}", vector.id),
                 Some("dead_letter") => assert_eq!((order.state, its_dead), (OrderState::Unpaid, 1), "{}", vector.id),
@@ -142,7 +149,11 @@ async fn no_refused_or_unusable_payment_vector_ever_changes_an_order() {
         if vector.ingress == "either" && reply == SUCCESS {
             accepted += 1;
         } else {
-            assert!(reply.starts_with("<xml><return_code><![CDATA[FAIL]]></return_code><return_msg><![CDATA["), "{}: {reply}", vector.id);
+            assert!(
+                reply.starts_with("<xml><return_code><![CDATA[FAIL]]></return_code><return_msg><![CDATA["),
+                "{}: {reply}",
+                vector.id
+            );
         }
     }
     pair.settled(node, &host).await;

@@ -26,6 +26,7 @@ pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
         .route("/orders", post(orders::register))
         .route("/orders/{merchant}/{out_trade_no}", get(orders::show))
         .route("/orders/{merchant}/{out_trade_no}/close", post(orders::close))
+        .route("/orders/{merchant}/{out_trade_no}/refunds", post(orders::register_refund))
         .route("/points/{merchant}/{user}", get(orders::points))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/{id}", get(dead_letters::show))

@@ -5,7 +5,7 @@
 
 use wxpay_shared::{
     envelope::{Api, Envelope, Message},
-    event::{Event, Fact, Payment},
+    event::{Event, Fact},
     merchant::Merchant,
     reason::{Reason, Rejection},
     wechat::{
@@ -34,20 +34,8 @@ impl Worker {
 fn open_v2(envelope: &Envelope, merchant: &Merchant) -> Result<Vec<Fact>, Rejection> {
     let fields =
         v2_xml::parse(&envelope.body, "xml").map_err(|error| Rejection::new(Reason::Unopenable, error.to_string()))?;
-    match v2_payment::read(&fields, &merchant.name)? {
+    match v2_payment::read(&fields, &merchant.name, &merchant.ids)? {
         Notice::Failed => Ok(Vec::new()),
-        Notice::Paid(payment) => belongs_to(&payment, merchant).map(|()| vec![Fact::Payment(payment)]),
+        Notice::Paid(payment) => Ok(vec![Fact::Payment(payment)]),
     }
-}
-
-fn belongs_to(payment: &Payment, merchant: &Merchant) -> Result<(), Rejection> {
-    if payment.mchid != merchant.mch_id {
-        let detail = format!("merchant {} has mch_id {}, the notice {}", merchant.name, merchant.mch_id, payment.mchid);
-        return Err(Rejection::new(Reason::MerchantMismatch, detail));
-    }
-    if !merchant.appids.contains(&payment.appid) {
-        let detail = format!("appid {} is none of merchant {}", payment.appid, merchant.name);
-        return Err(Rejection::new(Reason::AppidMismatch, detail));
-    }
-    Ok(())
 }

@@ -57,6 +57,7 @@ fn refund(transaction: &str, refund: &str, amount: i64, status: RefundStatus) ->
         amount: fen(amount),
         status,
         success_time: None,
+        must_be_announced: false,
     }
 }
 

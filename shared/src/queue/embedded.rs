@@ -1,7 +1,7 @@
 //! The queue's home on sled, for one process: no broker, the same promises.
 //!
-//! Three shelves hold the messages ([`shelves`]): ready, waiting for a retry, dead. Publishing and parking are jobs on the
-//! database's thread and return once they are on disk. Who holds which message is known only in memory ([`hands`]), so
+//! Three shelves hold the messages (`shelves`): ready, waiting for a retry, dead. Publishing and parking are jobs on the
+//! database's thread and return once they are on disk. Who holds which message is known only in memory (`hands`), so
 //! after a crash every message that was not acknowledged is delivered again.
 
 use std::{

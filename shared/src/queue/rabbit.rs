@@ -1,1 +1,144 @@
-//! TBD
+//! The queue on RabbitMQ: what publisher, consumer and dead letters share, which is getting a connection and keeping one.
+//!
+//! lapin can recover connections by itself; this does not use it. A connection that is lost is dropped with its channels
+//! and everything in flight fails at once, and [`supervise`] makes a new one, declares the topology again, and starts a
+//! new session. So there is one way to come up, at the start and at any time after, and the process outlives any outage.
+//! Only a topology that contradicts ours is final ([`QueueError::Mismatch`]).
+
+mod confirms;
+mod consumer;
+mod desk;
+mod publisher;
+mod settle;
+mod wire;
+
+use std::{future::Future, time::Duration};
+
+use backoff::{ExponentialBackoff, backoff::Backoff};
+use futures_util::stream::{BoxStream, StreamExt};
+use lapin::{Connection, ConnectionProperties, Event, uri::AMQPUri};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+pub use self::{consumer::RabbitConsumer, desk::RabbitDeadLetters, publisher::RabbitPublisher};
+use super::{QueueError, QueueSettings, topology};
+
+/// Two missed beats and the connection is dead: a broker that vanished without a word is noticed in 20 s.
+const HEARTBEAT_SECONDS: u16 = 10;
+/// TCP, TLS and AMQP handshakes each have this long. Afterwards the attempt is given up and made anew.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// A friendly goodbye takes no longer; without one the broker finds out by itself.
+const GOODBYE: Duration = Duration::from_secs(2);
+/// How often a session looks whether its connection and channel still live, besides being told.
+const PULSE: Duration = Duration::from_millis(500);
+
+/// How to reach the broker, and in whose name.
+struct Broker {
+    url: SecretString,
+    settings: QueueSettings,
+    role: &'static str,
+}
+
+impl Broker {
+    /// A connection on which the topology is declared.
+    async fn connect(&self) -> Result<Connection, QueueError> {
+        // The parser's error repeats the URL and the password in it.
+        let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(|_| QueueError::BadUrl)?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
+        uri.query.connection_timeout.get_or_insert(u64::try_from(HANDSHAKE.as_millis()).unwrap_or(u64::MAX));
+        let properties =
+            ConnectionProperties::default().with_connection_name(format!("wxpay {}", self.role).as_str().into());
+        let connecting = timeout(HANDSHAKE, Connection::connect_uri(uri, properties)).await;
+        let connection = connecting.map_err(unavailable)?.map_err(unavailable)?;
+        timeout(HANDSHAKE, topology::declare(&connection, &self.settings)).await.map_err(unavailable)??;
+        Ok(connection)
+    }
+}
+
+/// What is done with a connection while it lives.
+trait Session: Send {
+    /// Returns when the connection is of no use any more, or when the program stops.
+    fn run(&mut self, connection: Connection) -> impl Future<Output = ()> + Send;
+}
+
+/// Runs a session on one connection after another until `stop`, or until trying again is of no use.
+async fn supervise(broker: &Broker, stop: &CancellationToken, session: &mut impl Session) -> End {
+    let mut delays = ExponentialBackoff {
+        initial_interval: Duration::from_millis(200),
+        current_interval: Duration::from_millis(200),
+        max_interval: Duration::from_secs(2),
+        max_elapsed_time: None,
+        ..ExponentialBackoff::default()
+    };
+    let mut away = false;
+    loop {
+        let connected = tokio::select! {
+            connected = broker.connect() => connected,
+            () = stop.cancelled() => return End::Closed,
+        };
+        match connected {
+            Ok(connection) => {
+                tracing::info!(role = broker.role, "connected to RabbitMQ");
+                delays.reset();
+                away = false;
+                session.run(connection).await;
+                if !stop.is_cancelled() {
+                    tracing::warn!(role = broker.role, "lost the connection to RabbitMQ, connecting again");
+                    away = true;
+                }
+            }
+            Err(QueueError::Mismatch { queue, detail }) => {
+                tracing::error!(role = broker.role, %queue, %detail, "a queue exists with other arguments");
+                return End::Mismatch { queue, detail };
+            }
+            Err(QueueError::BadUrl) => return End::BadUrl,
+            Err(error) if !away => {
+                away = true;
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(role = broker.role, cause, "cannot connect to RabbitMQ, trying again");
+            }
+            Err(_) => {}
+        }
+        let pause = delays.next_backoff().unwrap_or(delays.max_interval);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return End::Closed,
+        }
+    }
+}
+
+/// Why there will be no further session.
+#[derive(Clone, Debug)]
+enum End {
+    Closed,
+    BadUrl,
+    Mismatch { queue: String, detail: String },
+}
+
+impl End {
+    fn error(&self) -> QueueError {
+        match self {
+            Self::Closed => QueueError::Closed,
+            Self::BadUrl => QueueError::BadUrl,
+            Self::Mismatch { queue, detail } => QueueError::Mismatch { queue: queue.clone(), detail: detail.clone() },
+        }
+    }
+}
+
+/// The broker's news about a connection. Boxed because lapin's stream has no name.
+fn news(connection: &Connection) -> BoxStream<'static, Event> {
+    connection.events_listener().boxed()
+}
+
+/// Ends a connection, politely if the other side listens.
+async fn part(connection: &Connection) {
+    if connection.status().connected() && !connection.status().blocked() {
+        // Whatever comes of it, the connection is dropped.
+        drop(timeout(GOODBYE, connection.close(200, "OK".into())).await);
+    }
+}
+
+fn unavailable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> QueueError {
+    QueueError::Unavailable(error.into())
+}

@@ -2,7 +2,7 @@
 //!
 //! Every call is a job on the database's thread ([`crate::disk`]): jobs run one at a time, so a batch sees and leaves a
 //! consistent state, and each answer, a duplicate's too, is given only when all that it rests on is on disk. A batch is
-//! one transaction over all trees ([`records`]); the rule of [`crate::order`] runs inside it.
+//! one transaction over all trees (`records`); the rule of [`crate::order`] runs inside it.
 
 use std::sync::Arc;
 
@@ -10,12 +10,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use self::records::{Records, Trees};
-use super::{Account, Applied, Closed, LedgerEntry, Registered, Store, StoreError};
+use super::{Account, Announced, Applied, Closed, LedgerEntry, Registered, Store, StoreError};
 use crate::{
     clock::Clock,
     disk::{Disk, DiskError},
     event::Event,
-    ids::{AccountId, OrderId},
+    fen::Fen,
+    ids::{AccountId, OrderId, OutRefundNo},
     order::{Change, Decision, Order, Registration},
     reason::{Reason, Rejection},
 };
@@ -82,6 +83,28 @@ impl Store for EmbeddedStore {
                 let Some(closed) = order.close(now) else { return Ok(Closed::Paid(order)) };
                 records.put_order(&closed)?;
                 Ok(Closed::Closed(closed))
+            })
+        })
+        .await
+    }
+
+    async fn announce_refund(
+        &self,
+        id: &OrderId,
+        out_refund_no: &OutRefundNo,
+        amount: Fen,
+    ) -> Result<Announced, StoreError> {
+        let (id, out_refund_no) = (id.clone(), out_refund_no.clone());
+        self.job(move |trees| {
+            trees.transaction(|records| {
+                let Some(order) = records.order(&id)? else { return Ok(Announced::Unknown) };
+                match order.announce_refund(&out_refund_no, amount) {
+                    Err(known) => Ok(Announced::Conflict(known)),
+                    Ok(order) => {
+                        records.put_order(&order)?;
+                        Ok(Announced::Announced)
+                    }
+                }
             })
         })
         .await

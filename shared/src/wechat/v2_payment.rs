@@ -6,11 +6,11 @@
 
 use jiff::{Timestamp, civil::DateTime, tz};
 
-use super::v2_xml::Fields;
+use super::{merchant_ids::MerchantIds, v2_xml::Fields};
 use crate::{
     event::Payment,
     fen::Fen,
-    ids::{AppId, Currency, IdError, MchId, MerchantName, OpenId, OrderId, OutTradeNo, TransactionId},
+    ids::{Currency, IdError, MerchantName, OpenId, OrderId, OutTradeNo, TransactionId},
     reason::{Reason, Rejection},
 };
 
@@ -26,8 +26,9 @@ pub enum Notice {
 /// Reads the signed fields of a notice that came on this merchant's path.
 ///
 /// # Errors
-/// [`Reason::InvalidField`] with the name of the first field that is missing or not as the protocol says.
-pub fn read(fields: &Fields<'_>, merchant: &MerchantName) -> Result<Notice, Rejection> {
+/// [`Reason::InvalidField`] with the name of the first field that is missing or not as the protocol says,
+/// [`Reason::MerchantMismatch`] and [`Reason::AppidMismatch`] for a notice that is another merchant's.
+pub fn read(fields: &Fields<'_>, merchant: &MerchantName, ids: &MerchantIds) -> Result<Notice, Rejection> {
     for flag in ["return_code", "result_code"] {
         match required(fields, flag)? {
             "SUCCESS" => {}
@@ -38,8 +39,8 @@ pub fn read(fields: &Fields<'_>, merchant: &MerchantName) -> Result<Notice, Reje
     let fee = required(fields, "total_fee")?;
     Ok(Notice::Paid(Payment {
         order: OrderId { merchant: merchant.clone(), out_trade_no: id(fields, "out_trade_no", OutTradeNo::parse)? },
-        mchid: id(fields, "mch_id", MchId::parse)?,
-        appid: id(fields, "appid", AppId::parse)?,
+        mchid: ids.check_mchid(required(fields, "mch_id")?, fields.get("sub_mch_id"))?,
+        appid: ids.check_appid(required(fields, "appid")?, fields.get("sub_appid"))?,
         transaction_id: id(fields, "transaction_id", TransactionId::parse)?,
         amount: Fen::parse(fee).map_err(|error| invalid("total_fee", &error.to_string()))?,
         currency: match fields.get("fee_type") {
@@ -79,6 +80,7 @@ fn invalid(name: &str, what: &str) -> Rejection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{AppId, MchId};
 
     fn notice(change: (&'static str, Option<&'static str>)) -> Result<Notice, Rejection> {
         let pairs = [
@@ -94,7 +96,13 @@ mod tests {
         ];
         let pairs = pairs.into_iter().filter(|(name, _)| *name != change.0);
         let pairs = pairs.chain(change.1.map(|value| (change.0, value)));
-        read(&Fields::from_pairs(pairs).unwrap(), &MerchantName::parse("shop").unwrap())
+        let ids = MerchantIds {
+            mch_id: MchId::parse("19001").unwrap(),
+            appids: vec![AppId::parse("wx1").unwrap()],
+            sub_mch_ids: Vec::new(),
+            sub_appids: Vec::new(),
+        };
+        read(&Fields::from_pairs(pairs).unwrap(), &MerchantName::parse("shop").unwrap(), &ids)
     }
 
     #[test]

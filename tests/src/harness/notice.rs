@@ -1,10 +1,6 @@
 //! Payment notices as WeChat sends them, for any order and key.
 
-use wxpay_shared::wechat::{
-    keys::V2Key,
-    v2_sender,
-    v2_sign::SignType,
-};
+use wxpay_shared::wechat::{keys::V2Key, v2_sender, v2_sign::SignType};
 
 use super::pair::{APPID, MCH_ID, V2_KEY};
 

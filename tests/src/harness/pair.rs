@@ -109,11 +109,6 @@ points = "1/100"
         drop(self.worker.take());
     }
 
-    /// Ends a worker as a supervisor would.
-    pub(crate) fn stop_worker(&mut self) {
-        drop(self.worker.take());
-    }
-
     fn program(&self, name: &str) -> Server {
         let config = self.config_file();
         Server::start(&Plan {
@@ -128,11 +123,6 @@ points = "1/100"
 
     pub(crate) fn config_file(&self) -> PathBuf {
         self.directory.path().join("wxpay.toml")
-    }
-
-    /// What a program printed since its last start.
-    pub(crate) fn log(&self, name: &str) -> String {
-        fs::read_to_string(self.directory.path().join(format!("{name}.log"))).unwrap_or_default()
     }
 
     pub(crate) async fn ready(&self) {

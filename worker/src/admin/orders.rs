@@ -8,11 +8,11 @@ use axum::{
     http::StatusCode,
 };
 use wxpay_shared::{
-    admin::{OrderView, PaymentView, PointsView, RefundView, RegisterOrder},
+    admin::{OrderView, PaymentView, PointsView, RefundView, RegisterOrder, RegisterRefund},
     event::Fact,
     ids::{AccountId, Currency, IdError, MerchantName, OrderId, OutTradeNo, UserId},
     order::{Order, Registration},
-    store::{Closed, LedgerEntry, Registered},
+    store::{Announced, Closed, LedgerEntry, Registered},
 };
 
 use super::{Answer, Failure};
@@ -32,7 +32,7 @@ pub(super) async fn register(
     if order.amount.get() == 0 {
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "amount: expected at least 1 fen"));
     }
-    if let Some(appid) = order.appid.as_ref().filter(|appid| !merchant.appids.contains(appid)) {
+    if let Some(appid) = order.appid.as_ref().filter(|appid| !merchant.ids.appids.contains(appid)) {
         let detail = format!("appid: {appid} is none of merchant {}", order.merchant);
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
@@ -72,6 +72,26 @@ pub(super) async fn close(
             Err(Failure::new(StatusCode::CONFLICT, detail))
         }
         Closed::Unknown => Err(unknown(&id)),
+    }
+}
+
+pub(super) async fn register_refund(
+    State(worker): State<Arc<Worker>>,
+    Path(path): Path<(String, String)>,
+    body: Result<Json<RegisterRefund>, JsonRejection>,
+) -> Answer<Json<OrderView>> {
+    let id = order_id(&path)?;
+    let Json(RegisterRefund { out_refund_no, amount }) = body?;
+    if amount.get() == 0 {
+        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, "amount: expected at least 1 fen"));
+    }
+    match worker.parts.store.announce_refund(&id, &out_refund_no, amount).await? {
+        Announced::Announced => Ok(Json(find(&worker, &id).await?)),
+        Announced::Conflict(known) => {
+            let detail = format!("refund {out_refund_no} is registered with {known}, not {amount}");
+            Err(Failure::new(StatusCode::CONFLICT, detail))
+        }
+        Announced::Unknown => Err(unknown(&id)),
     }
 }
 
@@ -166,6 +186,7 @@ fn view(order: Order, ledger: Vec<LedgerEntry>) -> OrderView {
         points: order.credited,
         registered_at: order.registered_at,
         closed_at: order.closed_at,
+        registered_refunds: order.announced_refunds,
         payments,
         refunds,
         ledger,

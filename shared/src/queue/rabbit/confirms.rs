@@ -1,0 +1,184 @@
+//! The publishes of one channel that wait for their confirm, and which confirm means what.
+//!
+//! The broker returns an unroutable message and then *acks* it. lapin hands a returned message to whichever confirm it
+//! resolves next, and resolves the confirms of a multiple ack in no order, so the message that could not be routed may
+//! well get a bare ack while its neighbour gets the return. What can be relied on: when a confirm without a return is
+//! resolved, every earlier return has been handed out with some confirm that was resolved before. So confirms are taken
+//! in waves, all that are resolved at a moment; the returns of the whole wave are looked at before any ack is believed;
+//! and who gets another's return waits until lapin is seen to have none left.
+
+use std::{
+    collections::{HashMap, HashSet},
+    future::poll_fn,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use futures_util::{
+    future::{BoxFuture, FutureExt, ready},
+    stream::{FuturesUnordered, StreamExt},
+};
+use lapin::{Channel, Confirmation, message::BasicReturnMessage, options::BasicPublishOptions, types::ShortString};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::wire;
+use crate::{
+    envelope::Message,
+    queue::{PublishError, topology},
+};
+
+/// A message on its way, and who waits for the answer. Its slot is free again when it is dropped.
+pub(super) struct Job {
+    pub(super) routing_key: ShortString,
+    pub(super) message: Message,
+    pub(super) answer: oneshot::Sender<Result<(), PublishError>>,
+    pub(super) slot: OwnedSemaphorePermit,
+}
+
+type Answer = (oneshot::Sender<Result<(), PublishError>>, OwnedSemaphorePermit);
+type Outcome = (u64, lapin::Result<Confirmation>);
+
+#[derive(Default)]
+pub(super) struct Confirms {
+    pending: FuturesUnordered<BoxFuture<'static, Outcome>>,
+    answers: HashMap<u64, Answer>,
+    /// Numbers of messages that came back and whose confirm is not decided.
+    returned: HashSet<u64>,
+    /// Numbers of messages that were acked together with another's return.
+    doubtful: Vec<u64>,
+    number: u64,
+}
+
+/// What a wave of confirms showed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Wave {
+    /// A message had no queue to go to.
+    pub(super) unroutable: bool,
+    /// A confirm failed: the channel is gone.
+    pub(super) lost: bool,
+}
+
+impl Confirms {
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Sends a message. Its first poll takes the delivery tag and queues the frames; that must not happen from two tasks
+    /// at once on one channel, or lapin gives one message's confirm to another.
+    pub(super) fn publish(&mut self, channel: &Channel, job: Job) {
+        self.number += 1;
+        let number = self.number;
+        let Job { routing_key, message, answer, slot } = job;
+        self.answers.insert(number, (answer, slot));
+        let channel = channel.clone();
+        let mut publish = async move {
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let properties = wire::properties(&message, number);
+            let sent =
+                channel.basic_publish(topology::EXCHANGE.into(), routing_key, options, &message.body, properties).await;
+            match sent {
+                Ok(confirm) => (number, confirm.await),
+                Err(error) => (number, Err(error)),
+            }
+        }
+        .boxed();
+        let first = publish.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        self.pending.push(match first {
+            Poll::Ready(outcome) => ready(outcome).boxed(),
+            Poll::Pending => publish,
+        });
+    }
+
+    /// Waits for the next confirms and answers those who wait for them. Waits for ever when nothing is on its way.
+    pub(super) async fn wave(&mut self) -> Wave {
+        let wave = poll_fn(|context| self.poll_wave(context)).await;
+        self.decide(wave)
+    }
+
+    fn poll_wave(&mut self, context: &Context<'_>) -> Poll<Vec<Outcome>> {
+        let mut wave = Vec::new();
+        loop {
+            // The set may pause before it has looked at everything, and then wakes the task at once. Only a pause
+            // without that means that the wave is complete.
+            let noted = Arc::new(Noted { woken: AtomicBool::new(false), task: context.waker().clone() });
+            let waker = Waker::from(Arc::clone(&noted));
+            match self.pending.poll_next_unpin(&mut Context::from_waker(&waker)) {
+                Poll::Ready(Some(outcome)) => wave.push(outcome),
+                Poll::Pending if noted.woken.load(Ordering::SeqCst) => {}
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        if wave.is_empty() { Poll::Pending } else { Poll::Ready(wave) }
+    }
+
+    fn decide(&mut self, wave: Vec<Outcome>) -> Wave {
+        let mut seen = Wave::default();
+        let mut acked = Vec::new();
+        let mut doubtful = Vec::new();
+        for (number, outcome) in wave {
+            match outcome {
+                Ok(Confirmation::Ack(None)) => acked.push(number),
+                Ok(Confirmation::Ack(Some(returned))) => {
+                    self.returned.insert(number_of(&returned).unwrap_or(number));
+                    doubtful.push(number);
+                }
+                Ok(Confirmation::Nack(returned)) => {
+                    self.returned.extend(returned.as_ref().and_then(number_of));
+                    self.returned.remove(&number);
+                    self.answer(number, Err(PublishError::Nacked));
+                }
+                // A channel without confirm mode would confirm nothing at all.
+                Ok(Confirmation::NotRequested) | Err(_) => {
+                    seen.lost = true;
+                    self.answer(number, Err(PublishError::NotConnected));
+                }
+            }
+        }
+        let all_in = self.pending.is_empty();
+        // A bare ack in a later wave shows that lapin had no return left since; in the same wave it may have come first.
+        let none_left = all_in || !acked.is_empty();
+        let earlier = std::mem::take(&mut self.doubtful);
+        let acked = acked.into_iter().map(|number| (number, true));
+        let earlier = earlier.into_iter().map(|number| (number, none_left));
+        let doubtful = doubtful.into_iter().map(|number| (number, all_in));
+        for (number, certain) in acked.chain(earlier).chain(doubtful) {
+            if self.returned.remove(&number) {
+                seen.unroutable = true;
+                self.answer(number, Err(PublishError::Unroutable));
+            } else if certain {
+                self.answer(number, Ok(()));
+            } else {
+                self.doubtful.push(number);
+            }
+        }
+        seen
+    }
+
+    /// Who asked may have gone away; then nobody needs the answer.
+    fn answer(&mut self, number: u64, result: Result<(), PublishError>) {
+        if let Some((answer, _slot)) = self.answers.remove(&number) {
+            answer.send(result).unwrap_or_default();
+        }
+    }
+}
+
+/// The number under which a returned message was published.
+fn number_of(returned: &BasicReturnMessage) -> Option<u64> {
+    returned.properties.correlation_id().as_ref()?.as_str().parse().ok()
+}
+
+/// A task's waker that remembers whether it was used.
+struct Noted {
+    woken: AtomicBool,
+    task: Waker,
+}
+
+impl Wake for Noted {
+    fn wake(self: Arc<Self>) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.task.wake_by_ref();
+    }
+}

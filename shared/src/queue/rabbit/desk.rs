@@ -1,0 +1,220 @@
+//! Reading the dead letters: a subscription that holds all of them until the reader closes it, behind a lock.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures_util::{future::FutureExt, stream::StreamExt};
+use lapin::{
+    Channel, Connection, ErrorKind, message as letter,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions},
+    types::FieldTable,
+};
+use secrecy::SecretString;
+use tokio::{sync::Mutex, time::timeout};
+
+use super::{Broker, RabbitPublisher, part, settle::Hands, unavailable, wire};
+use crate::queue::{DeadLetters, Delivery, Depths, Desk, Home, QueueError, QueueSettings, Settle, Ticket, topology};
+
+/// A letter that was counted but does not come within this time will not come.
+const LETTER: Duration = Duration::from_secs(10);
+/// How long the opening and the closing wait for the broker.
+const PATIENCE: Duration = Duration::from_secs(5);
+const NOT_FOUND: u16 = 404;
+const RESOURCE_LOCKED: u16 = 405;
+
+/// The dead letters on RabbitMQ. Connects when it is asked for something, and keeps the connection.
+pub struct RabbitDeadLetters {
+    broker: Broker,
+    parking: Arc<RabbitPublisher>,
+    connection: Mutex<Option<Arc<Connection>>>,
+}
+
+impl RabbitDeadLetters {
+    /// Nothing is read yet. Its publisher starts connecting in the runtime of the caller.
+    #[must_use]
+    pub fn new(url: SecretString, settings: QueueSettings) -> Self {
+        let parking = RabbitPublisher::start_as(url.clone(), settings.clone(), "desk parking");
+        let broker = Broker { url, settings, role: "desk" };
+        Self { broker, parking: Arc::new(parking), connection: Mutex::default() }
+    }
+
+    /// Closes the connections; a few seconds at most. A desk that is still open gives everything back.
+    pub async fn close(&self) {
+        if let Some(connection) = self.connection.lock().await.take() {
+            part(&connection).await;
+        }
+        self.parking.close().await;
+    }
+
+    /// A connection that lives, with the topology on it.
+    async fn connection(&self) -> Result<Arc<Connection>, QueueError> {
+        let mut kept = self.connection.lock().await;
+        if let Some(connection) = kept.as_ref().filter(|connection| connection.status().connected()) {
+            return Ok(Arc::clone(connection));
+        }
+        let connection = Arc::new(self.broker.connect().await?);
+        *kept = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    /// Does it once more with a new connection, which declares the topology, where a queue has vanished.
+    async fn forget(&self, error: lapin::Error) -> Result<(), QueueError> {
+        if code(&error) == Some(NOT_FOUND) {
+            *self.connection.lock().await = None;
+            return Ok(());
+        }
+        Err(unavailable(error))
+    }
+
+    async fn count(&self) -> Result<lapin::Result<Depths>, QueueError> {
+        let connection = self.connection().await?;
+        let counting = async {
+            let channel = connection.create_channel().await?;
+            let mut depths = Depths {
+                notify: ready(&channel, topology::NOTIFY).await?,
+                dead: ready(&channel, topology::DEAD).await?,
+                retry: 0,
+            };
+            for delay in &self.broker.settings.retry_delays {
+                depths.retry += ready(&channel, &topology::retry(*delay)).await?;
+            }
+            Ok(depths)
+        };
+        timeout(PATIENCE, counting).await.map_err(unavailable)
+    }
+}
+
+#[async_trait]
+impl DeadLetters for RabbitDeadLetters {
+    async fn open(&self) -> Result<Box<dyn Desk>, QueueError> {
+        self.parking.connected_within(PATIENCE).await?;
+        // A connection for each reader, because the lock belongs to a connection.
+        let connection = self.broker.connect().await?;
+        let hands = Hands::new(Arc::clone(&self.parking), self.broker.settings.clone());
+        let opening = RabbitDesk::open(connection, hands);
+        match timeout(PATIENCE, opening).await.map_err(unavailable)? {
+            Ok(desk) => Ok(Box::new(desk)),
+            Err(error) if code(&error) == Some(RESOURCE_LOCKED) => Err(QueueError::Busy),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    async fn depths(&self) -> Result<Depths, QueueError> {
+        match self.count().await? {
+            Ok(depths) => Ok(depths),
+            Err(error) => {
+                self.forget(error).await?;
+                self.count().await?.map_err(unavailable)
+            }
+        }
+    }
+}
+
+struct RabbitDesk {
+    connection: Connection,
+    channel: Channel,
+    stream: lapin::Consumer,
+    hands: Hands,
+    first: Option<letter::Delivery>,
+    left: u64,
+}
+
+impl RabbitDesk {
+    async fn open(connection: Connection, hands: Hands) -> lapin::Result<Self> {
+        let channel = connection.create_channel().await?;
+        let lock = QueueDeclareOptions::exclusive();
+        channel.queue_declare(topology::READER.into(), lock, FieldTable::default()).await?;
+        hands.open(channel.clone());
+        // A passive declare would count too, but says 0 for a queue that is still choosing its leader after a restart.
+        // A get waits for the leader, and says how many are behind the one that it took.
+        let first = channel.basic_get(topology::DEAD.into(), BasicGetOptions::default()).await?;
+        let left = first.as_ref().map_or(0, |first| first.message_count.into());
+        let first = first.map(|first| {
+            hands.hold(first.delivery.delivery_tag);
+            first.delivery
+        });
+        // Without a prefetch limit all letters come, however many of them the reader leaves unsettled.
+        let options = BasicConsumeOptions::default();
+        let stream = channel.basic_consume(topology::DEAD.into(), "".into(), options, FieldTable::default()).await?;
+        Ok(Self { connection, channel, stream, hands, first, left })
+    }
+
+    fn read(&self, letter: letter::Delivery) -> Delivery {
+        let ticket = self.hands.hold(letter.delivery_tag);
+        let message = wire::dead_letter(&letter.properties, letter.data);
+        Delivery { message, redelivered: letter.redelivered, ticket }
+    }
+
+    /// The broker takes back what a closed channel held only after it has said that the channel is closed. So everything
+    /// is given back by name, and seen in the queue, before the closing returns.
+    async fn give_back_rest(&mut self) -> Result<(), QueueError> {
+        let tag = self.stream.tag();
+        self.channel.basic_cancel(tag, BasicCancelOptions::default()).await.map_err(unavailable)?;
+        while let Some(Some(Ok(delivery))) = self.stream.next().now_or_never() {
+            self.hands.hold(delivery.delivery_tag);
+        }
+        let rest = self.hands.give_all_back().await?;
+        let mut look = tokio::time::interval(Duration::from_millis(20));
+        loop {
+            look.tick().await;
+            let found = ready(&self.channel, topology::DEAD).await.map_err(unavailable)?;
+            if usize::try_from(found).is_ok_and(|found| found >= rest) {
+                break;
+            }
+        }
+        let unlock = QueueDeleteOptions::default();
+        self.channel.queue_delete(topology::READER.into(), unlock).await.map(drop).map_err(unavailable)
+    }
+}
+
+#[async_trait]
+impl Desk for RabbitDesk {
+    async fn next(&mut self) -> Result<Option<Delivery>, QueueError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(self.read(first)));
+        }
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let letter = timeout(LETTER, self.stream.next()).await.map_err(unavailable)?;
+        let letter = letter.ok_or_else(|| unavailable("the reading was cut off"))?.map_err(unavailable)?;
+        self.left -= 1;
+        Ok(Some(self.read(letter)))
+    }
+
+    async fn close(mut self: Box<Self>) {
+        let given_back = timeout(PATIENCE, self.give_back_rest()).await;
+        if !matches!(given_back, Ok(Ok(()))) {
+            tracing::warn!("the broker did not confirm that the dead letters are back; it takes them back by itself");
+        }
+        self.hands.close();
+        part(&self.connection).await;
+    }
+}
+
+#[async_trait]
+impl Settle for RabbitDesk {
+    async fn ack(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
+        self.hands.ack(tickets).await
+    }
+
+    /// It stays in the reader's hands until the closing: given back at once, it would come again in this reading.
+    async fn give_back(&self, _: &[Ticket]) -> Result<(), QueueError> {
+        Ok(())
+    }
+
+    async fn park(&self, delivery: &Delivery, home: Home) -> Result<(), QueueError> {
+        self.hands.park(delivery, home).await
+    }
+}
+
+/// How many messages in the queue nobody holds.
+async fn ready(channel: &Channel, queue: &str) -> lapin::Result<u64> {
+    let passive = QueueDeclareOptions::durable().passive();
+    let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
+    Ok(queue.message_count().into())
+}
+
+fn code(error: &lapin::Error) -> Option<u16> {
+    if let ErrorKind::ProtocolError(amqp) = error.kind() { Some(amqp.get_id()) } else { None }
+}

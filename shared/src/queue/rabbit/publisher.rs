@@ -1,0 +1,254 @@
+//! Publishing with confirm: handlers hand their messages to the one task that owns the channel, and wait for its answer.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use lapin::{Channel, Connection, ConnectionStatus, Event, options::ConfirmSelectOptions};
+use secrecy::SecretString;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    Broker, End, HANDSHAKE, PULSE, Session,
+    confirms::{Confirms, Job},
+    news, part, supervise, unavailable,
+};
+use crate::{
+    envelope::Message,
+    queue::{PUBLISH_BUDGET, PublishError, Publisher, QueueError, QueueSettings, topology},
+};
+
+/// Jobs that are put on the channel before confirms are looked at again.
+const BATCH: usize = 64;
+/// The topology is declared again after an unroutable message, but not more often than this.
+const REPAIR_PAUSE: Duration = Duration::from_secs(1);
+
+/// The ingress side on RabbitMQ. There at once; not connected until the broker is.
+pub struct RabbitPublisher {
+    link: watch::Receiver<Link>,
+    slots: Arc<Semaphore>,
+    stop: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+    _stop_on_drop: DropGuard,
+}
+
+#[derive(Clone)]
+enum Link {
+    Down,
+    Up { jobs: mpsc::Sender<Job>, status: ConnectionStatus },
+    Over(End),
+}
+
+impl RabbitPublisher {
+    /// Starts connecting in the background, in the runtime of the caller.
+    #[must_use]
+    pub fn start(url: SecretString, settings: QueueSettings) -> Self {
+        Self::start_as(url, settings, "publisher")
+    }
+
+    pub(super) fn start_as(url: SecretString, settings: QueueSettings, role: &'static str) -> Self {
+        let (state, link) = watch::channel(Link::Down);
+        let stop = CancellationToken::new();
+        let in_flight = settings.in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        let broker = Broker { url, settings, role };
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            let mut publishing = Publishing {
+                link: state.clone(),
+                settings: broker.settings.clone(),
+                role,
+                in_flight,
+                stop: stopped.clone(),
+            };
+            let end = supervise(&broker, &stopped, &mut publishing).await;
+            state.send_replace(Link::Over(end));
+        });
+        Self {
+            link,
+            slots: Arc::new(Semaphore::new(in_flight)),
+            _stop_on_drop: stop.clone().drop_guard(),
+            stop,
+            task: Mutex::new(Some(task)),
+        }
+    }
+
+    /// [`Publisher::publish`] with a routing key of one's own.
+    ///
+    /// # Errors
+    /// As there; [`PublishError::Unroutable`] for a key that leads to no queue.
+    pub async fn publish_to(&self, routing_key: &str, message: Message) -> Result<(), PublishError> {
+        let jobs = self.open()?;
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| PublishError::Busy)?;
+        let (answer, answered) = oneshot::channel();
+        let job = Job { routing_key: routing_key.into(), message, answer, slot };
+        // There is room for as many as there are slots, so this fails only when the session has just ended.
+        jobs.try_send(job).map_err(|_| PublishError::NotConnected)?;
+        match timeout(PUBLISH_BUDGET, answered).await {
+            Ok(answer) => answer.unwrap_or(Err(PublishError::NotConnected)),
+            Err(_) => Err(PublishError::Timeout),
+        }
+    }
+
+    /// Waits until there is a connection.
+    pub(super) async fn connected_within(&self, budget: Duration) -> Result<(), QueueError> {
+        let mut link = self.link.clone();
+        let waited = timeout(budget, link.wait_for(|link| !matches!(link, Link::Down))).await;
+        match waited.map_err(unavailable)?.map_err(unavailable)?.clone() {
+            Link::Over(end) => Err(end.error()),
+            Link::Up { .. } | Link::Down => Ok(()),
+        }
+    }
+
+    /// Returns when this publisher will never work: when the topology on the broker contradicts ours, or the URL is none.
+    /// `publish` answers [`PublishError::NotConnected`] meanwhile.
+    pub async fn fatal(&self) -> QueueError {
+        let mut link = self.link.clone();
+        let over = link.wait_for(|link| matches!(link, Link::Over(End::BadUrl | End::Mismatch { .. }))).await;
+        match over.as_deref() {
+            Ok(Link::Over(end)) => end.error(),
+            Ok(Link::Down | Link::Up { .. }) | Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Takes no more, waits for the confirms that are on their way, and closes the connection; a few seconds at most.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            drop(timeout(PUBLISH_BUDGET * 2, task).await);
+        }
+    }
+
+    fn open(&self) -> Result<mpsc::Sender<Job>, PublishError> {
+        if self.stop.is_cancelled() {
+            return Err(PublishError::Closed);
+        }
+        match &*self.link.borrow() {
+            // lapin would queue the frames without bound and without an error.
+            Link::Up { status, .. } if status.blocked() => Err(PublishError::Blocked),
+            Link::Up { jobs, status } if status.connected() => Ok(jobs.clone()),
+            Link::Over(End::Closed) => Err(PublishError::Closed),
+            Link::Up { .. } | Link::Down | Link::Over(End::BadUrl | End::Mismatch { .. }) => {
+                Err(PublishError::NotConnected)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Publisher for RabbitPublisher {
+    async fn publish(&self, message: Message) -> Result<(), PublishError> {
+        self.publish_to(topology::NOTIFY, message).await
+    }
+
+    fn ready(&self) -> Result<(), PublishError> {
+        self.open()?;
+        if self.slots.available_permits() == 0 { Err(PublishError::Busy) } else { Ok(()) }
+    }
+}
+
+/// The task's side.
+struct Publishing {
+    link: watch::Sender<Link>,
+    settings: QueueSettings,
+    role: &'static str,
+    in_flight: usize,
+    stop: CancellationToken,
+}
+
+impl Session for Publishing {
+    async fn run(&mut self, connection: Connection) {
+        if let Ok(Ok(channel)) = timeout(HANDSHAKE, confirming(&connection)).await {
+            let (jobs, inbox) = mpsc::channel(self.in_flight);
+            self.link.send_replace(Link::Up { jobs, status: connection.status().clone() });
+            let mut confirms = Confirms::default();
+            self.publish(&connection, &channel, inbox, &mut confirms).await;
+            // Whoever still waits gets the answer now: dropping a job's sender means not connected.
+            self.link.send_replace(Link::Down);
+        }
+        part(&connection).await;
+    }
+}
+
+impl Publishing {
+    async fn publish(
+        &self,
+        connection: &Connection,
+        channel: &Channel,
+        mut inbox: mpsc::Receiver<Job>,
+        confirms: &mut Confirms,
+    ) {
+        let mut news = news(connection);
+        let mut pulse = tokio::time::interval(PULSE);
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut repaired = Instant::now();
+        let mut repairing = false;
+        let mut repairs = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                _ = inbox.recv_many(&mut batch, BATCH) => {
+                    batch.drain(..).for_each(|job| confirms.publish(channel, job));
+                }
+                wave = confirms.wave() => {
+                    if wave.lost {
+                        return;
+                    }
+                    if wave.unroutable && !repairing && repaired.elapsed() >= REPAIR_PAUSE {
+                        // A queue was deleted under us. The next message finds it again.
+                        repairing = true;
+                        repairs.push(timeout(HANDSHAKE, topology::declare(connection, &self.settings)));
+                    }
+                }
+                Some(outcome) = repairs.next() => {
+                    repairing = false;
+                    repaired = Instant::now();
+                    if !matches!(outcome, Ok(Ok(()))) {
+                        // Connecting anew declares again, and says what is wrong.
+                        return;
+                    }
+                    tracing::warn!(role = self.role, "a message was unroutable; declared the topology again");
+                }
+                Some(event) = news.next() => self.tell(&event),
+                _ = pulse.tick() => {}
+                () = self.stop.cancelled() => {
+                    drop(timeout(PUBLISH_BUDGET, finish(channel, inbox, confirms)).await);
+                    return;
+                }
+            }
+            if !connection.status().connected() || !channel.status().connected() {
+                return;
+            }
+        }
+    }
+
+    fn tell(&self, event: &Event) {
+        if let Event::ConnectionBlocked(reason) = event {
+            tracing::warn!(role = self.role, reason, "RabbitMQ blocks publishers");
+        }
+        if let Event::ConnectionUnblocked = event {
+            tracing::info!(role = self.role, "RabbitMQ takes publishes again");
+        }
+    }
+}
+
+async fn finish(channel: &Channel, mut inbox: mpsc::Receiver<Job>, confirms: &mut Confirms) {
+    inbox.close();
+    while let Some(job) = inbox.recv().await {
+        confirms.publish(channel, job);
+    }
+    while !confirms.is_empty() && !confirms.wave().await.lost {}
+}
+
+async fn confirming(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
+}

@@ -1,0 +1,181 @@
+//! Which deliveries of a channel wait for their answer, and the answers. Consumer and desk settle in the same way.
+//!
+//! Each channel is an epoch, and an answer goes to the broker only for a delivery of the present epoch that was not
+//! answered before: the broker closes a channel that names a delivery it does not know, and a worker that then answers
+//! its remaining old deliveries would be cut off again and again.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Waker},
+};
+
+use async_trait::async_trait;
+use futures_util::future::{BoxFuture, FutureExt, try_join_all};
+use lapin::{
+    Channel,
+    options::{BasicAckOptions, BasicNackOptions},
+};
+
+use super::{RabbitPublisher, unavailable};
+use crate::queue::{Delivery, Home, PUBLISH_BUDGET, QueueError, QueueSettings, Settle, Ticket, topology};
+
+/// Unique in the process, so that no two channels can take each other's tickets for their own.
+static EPOCH: AtomicU64 = AtomicU64::new(1);
+
+type Sent = BoxFuture<'static, lapin::Result<()>>;
+
+/// The answers to the deliveries of one reader, over all the channels that it has one after another.
+#[derive(Clone)]
+pub(super) struct Hands {
+    held: Arc<Mutex<Held>>,
+    publisher: Arc<RabbitPublisher>,
+    settings: QueueSettings,
+}
+
+#[derive(Default)]
+struct Held {
+    epoch: u64,
+    channel: Option<Channel>,
+    tags: BTreeSet<u64>,
+}
+
+impl Hands {
+    pub(super) fn new(publisher: Arc<RabbitPublisher>, settings: QueueSettings) -> Self {
+        Self { held: Arc::default(), publisher, settings }
+    }
+
+    /// From now on deliveries come over this channel.
+    pub(super) fn open(&self, channel: Channel) {
+        *self.held() =
+            Held { epoch: EPOCH.fetch_add(1, Ordering::Relaxed), channel: Some(channel), tags: BTreeSet::new() };
+    }
+
+    /// The channel is gone: all its tickets are stale.
+    pub(super) fn close(&self) {
+        *self.held() = Held::default();
+    }
+
+    /// Notes a delivery.
+    pub(super) fn hold(&self, tag: u64) -> Ticket {
+        let mut held = self.held();
+        held.tags.insert(tag);
+        Ticket { epoch: held.epoch, tag }
+    }
+
+    /// Gives back everything that has no answer yet, and says how much that was.
+    pub(super) async fn give_all_back(&self) -> Result<usize, QueueError> {
+        let (count, sent) = {
+            let mut held = self.held();
+            let last = held.tags.pop_last();
+            let count = last.map_or(0, |_| held.tags.len() + 1);
+            held.tags.clear();
+            (count, last.and_then(|last| held.nack(last, true)))
+        };
+        try_join_all(sent).await.map_err(unavailable)?;
+        Ok(count)
+    }
+
+    fn holds(&self, ticket: Ticket) -> bool {
+        let held = self.held();
+        held.epoch == ticket.epoch && held.tags.contains(&ticket.tag)
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Takes out those of the tickets that can still be answered.
+    fn answerable(&mut self, tickets: &[Ticket]) -> BTreeSet<u64> {
+        let present = tickets.iter().filter(|ticket| ticket.epoch == self.epoch);
+        present.map(|ticket| ticket.tag).filter(|tag| self.tags.contains(tag)).collect()
+    }
+
+    fn ack(&mut self, tickets: &[Ticket]) -> Vec<Sent> {
+        let mut tags = self.answerable(tickets);
+        let mut sent = Vec::new();
+        // A multiple ack covers every unanswered delivery up to its tag, also one that is still being worked on. So it
+        // is used only for the front of the unanswered ones, as far as all of them are to be acked.
+        let front = self.tags.iter().zip(&tags).take_while(|(held, acked)| held == acked).count();
+        if front > 1 {
+            let last = *tags.iter().nth(front - 1).expect("the front is not longer than the list");
+            tags = tags.split_off(&(last + 1));
+            self.tags = self.tags.split_off(&(last + 1));
+            sent.extend(self.send(move |channel| {
+                async move { channel.basic_ack(last, BasicAckOptions { multiple: true }).await }.boxed()
+            }));
+        }
+        for tag in tags {
+            self.tags.remove(&tag);
+            sent.extend(
+                self.send(move |channel| {
+                    async move { channel.basic_ack(tag, BasicAckOptions::default()).await }.boxed()
+                }),
+            );
+        }
+        sent
+    }
+
+    fn give_back(&mut self, tickets: &[Ticket]) -> Vec<Sent> {
+        let tags = self.answerable(tickets);
+        tags.into_iter()
+            .filter_map(|tag| {
+                self.tags.remove(&tag);
+                self.nack(tag, false)
+            })
+            .collect()
+    }
+
+    fn nack(&self, tag: u64, multiple: bool) -> Option<Sent> {
+        self.send(move |channel| {
+            async move { channel.basic_nack(tag, BasicNackOptions { multiple, requeue: true }).await }.boxed()
+        })
+    }
+
+    /// The first poll puts the frame into the connection's queue. It must happen under the lock: an answer that is taken
+    /// out here but sent later could come behind a multiple ack that covers it, and the broker closes the channel.
+    fn send(&self, answer: impl FnOnce(Channel) -> Sent) -> Option<Sent> {
+        let mut sent = answer(self.channel.clone()?);
+        match sent.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            std::task::Poll::Ready(result) => Some(std::future::ready(result).boxed()),
+            std::task::Poll::Pending => Some(sent),
+        }
+    }
+}
+
+#[async_trait]
+impl Settle for Hands {
+    async fn ack(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
+        let sent = self.held().ack(tickets);
+        try_join_all(sent).await.map(drop).map_err(unavailable)
+    }
+
+    async fn give_back(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
+        let sent = self.held().give_back(tickets);
+        try_join_all(sent).await.map(drop).map_err(unavailable)
+    }
+
+    async fn park(&self, delivery: &Delivery, home: Home) -> Result<(), QueueError> {
+        // The broker delivers a stale one again, so publishing it would only make a second copy.
+        if !self.holds(delivery.ticket) {
+            return Ok(());
+        }
+        let key = match home {
+            Home::Dead => topology::DEAD.to_owned(),
+            Home::Retry(tier) => {
+                let delay = self.settings.retry_delays.get(tier);
+                topology::retry(*delay.ok_or_else(|| unavailable(format!("there is no retry tier {tier}")))?)
+            }
+        };
+        self.publisher.connected_within(PUBLISH_BUDGET).await?;
+        // Publish, confirm, then ack: a crash between the two makes a copy, which the worker's dedup absorbs. The other
+        // order makes a loss.
+        self.publisher.publish_to(&key, delivery.message.clone()).await?;
+        self.ack(&[delivery.ticket]).await
+    }
+}

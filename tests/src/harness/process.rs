@@ -1,0 +1,104 @@
+//! Server processes that do not outlive the tests.
+//!
+//! A destructor is not enough: a test binary may be killed, and shared servers live in statics, which are never dropped.
+//! So each server is the child of a small shell that waits for the end of its standard input. The write end of that pipe
+//! is held by this process alone, and the kernel closes it whatever ends this process.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+};
+
+/// Server and watchdog each lead a group of their own, so an interrupt from the keyboard reaches neither, and the
+/// server's own children end with it.
+const WATCHDOG: &str = r#"
+trap '' HUP INT TERM
+setsid "$@" </dev/null >"$WATCHDOG_LOG" 2>&1 &
+pid=$!
+echo $pid
+word=$(cat)
+(sleep 5; kill -KILL -$pid) >/dev/null 2>&1 &
+last=$!
+kill -$WATCHDOG_GOODBYE $pid
+[ $WATCHDOG_GOODBYE = KILL ] || wait $pid
+kill -KILL -$pid
+kill $last
+eval "$WATCHDOG_AFTER"
+[ "$word" = keep ] || rm -rf "$WATCHDOG_DIRECTORY"
+"#;
+
+/// How a server is started and ended.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    /// What to run.
+    pub(crate) program: &'a Path,
+    pub(crate) arguments: &'a [&'a str],
+    pub(crate) environment: &'a [(String, String)],
+    /// Its data. Removed when this process ends; a [`Server`] that is dropped leaves it to its owner.
+    pub(crate) directory: &'a Path,
+    /// The file for what it prints.
+    pub(crate) log: &'a Path,
+    /// The signal that ends it. After five seconds its whole group is killed.
+    pub(crate) goodbye: &'a str,
+    /// A line of shell that ends what it left behind.
+    pub(crate) after: &'a str,
+}
+
+/// A running server. Ends when this is dropped, and when this process ends.
+#[derive(Debug)]
+pub(crate) struct Server {
+    watchdog: Child,
+    input: Option<ChildStdin>,
+    group: u32,
+}
+
+impl Server {
+    pub(crate) fn start(plan: &Plan<'_>) -> Self {
+        let mut watchdog = Command::new("sh")
+            .args(["-c", WATCHDOG, "watchdog"])
+            .arg(plan.program)
+            .args(plan.arguments)
+            .envs(plan.environment.iter().map(|(name, value)| (name, value)))
+            .env("WATCHDOG_DIRECTORY", plan.directory)
+            .env("WATCHDOG_LOG", plan.log)
+            .env("WATCHDOG_GOODBYE", plan.goodbye)
+            .env("WATCHDOG_AFTER", plan.after)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("sh runs");
+        let input = watchdog.stdin.take();
+        let mut pid = String::new();
+        let output = watchdog.stdout.take().expect("the output is piped");
+        BufReader::new(output).read_line(&mut pid).expect("the watchdog says the pid");
+        Self { watchdog, input, group: pid.trim().parse().expect("the watchdog says a number") }
+    }
+
+    /// Sends a signal to the server and all its children: `STOP` makes it fall silent, `CONT` wakes it.
+    pub(crate) fn signal(&self, name: &str) {
+        let status =
+            Command::new("kill").args([format!("-{name}").as_str(), "--", &format!("-{}", self.group)]).status();
+        assert!(status.expect("kill runs").success(), "no process group {}", self.group);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(mut input) = self.input.take() {
+            // If the watchdog is gone there is nobody to tell.
+            input.write_all(b"keep").unwrap_or_default();
+        }
+        self.watchdog.wait().expect("the watchdog is our child");
+    }
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback has free ports");
+    listener.local_addr().expect("a bound socket has an address").port()
+}

@@ -1,0 +1,179 @@
+//! Private RabbitMQ nodes: one that all tests share, with a virtual host for each, and nodes of one's own to break.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use super::{
+    process::{Plan, Server, free_port},
+    wait_until,
+};
+
+const INSTALL: &str = "RabbitMQ is missing: apt-get install --no-install-recommends rabbitmq-server";
+/// epmd leaves the broker's group, and refuses to end before it has noticed that its nodes have.
+const EPMD: &str = "for n in 1 2 3 4 5 6 7 8 9 10; do \
+    epmd -port $ERL_EPMD_PORT -kill 2>&1 | grep -q -e Killed -e Cannot && break; sleep 0.1; done";
+const COOKIE: &str = "-setcookie wxpaytests";
+
+/// A node, running or not. Data and ports stay the same when it is started again.
+#[derive(Debug)]
+pub(crate) struct Node {
+    directory: TempDir,
+    name: String,
+    port: u16,
+    environment: Vec<(String, String)>,
+    server: Option<Server>,
+}
+
+/// The node that all tests of this run share.
+pub(crate) async fn shared() -> &'static Node {
+    static NODE: OnceLock<Node> = OnceLock::new();
+    let node = tokio::task::spawn_blocking(|| NODE.get_or_init(Node::start)).await.expect("the node starts");
+    node.ready().await;
+    node
+}
+
+/// The shared node and a fresh virtual host on it.
+pub(crate) async fn fresh_host() -> (&'static Node, String) {
+    let node = shared().await;
+    (node, node.virtual_host())
+}
+
+/// The URL of a fresh virtual host on the shared node.
+pub(crate) async fn fresh_url() -> String {
+    let node = shared().await;
+    node.url(&node.virtual_host())
+}
+
+impl Node {
+    /// Starts a node of one's own. It takes a few seconds until it is [`ready`](Self::ready).
+    pub(crate) fn start() -> Self {
+        let mut node = Self::prepare();
+        node.run();
+        node
+    }
+
+    /// A node that does not run yet.
+    pub(crate) fn prepare() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let directory = TempDir::with_prefix("wxpay-rabbitmq-").expect("the temporary directory can be written");
+        let name = format!("wxpay{}x{}@localhost", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let port = free_port();
+        let file = |name: &str, content: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, content).expect("the temporary directory can be written");
+            path.to_str().expect("temporary paths are text").to_owned()
+        };
+        let here = directory.path().to_str().expect("temporary paths are text");
+        let environment = [
+            ("HOME", here.to_owned()),
+            ("RABBITMQ_NODENAME", name.clone()),
+            ("RABBITMQ_NODE_IP_ADDRESS", "127.0.0.1".to_owned()),
+            ("RABBITMQ_NODE_PORT", port.to_string()),
+            ("RABBITMQ_DIST_PORT", free_port().to_string()),
+            ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+            ("ERL_EPMD_PORT", free_port().to_string()),
+            ("RABBITMQ_MNESIA_BASE", format!("{here}/mnesia")),
+            ("RABBITMQ_LOG_BASE", format!("{here}/log")),
+            ("RABBITMQ_PID_FILE", format!("{here}/pid")),
+            ("RABBITMQ_CONFIG_FILE", file("rabbitmq.conf", "")),
+            ("RABBITMQ_CONF_ENV_FILE", file("rabbitmq-env.conf", "")),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", file("enabled_plugins", "[].")),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", COOKIE.to_owned()),
+            ("RABBITMQ_CTL_ERL_ARGS", COOKIE.to_owned()),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        Self { directory, name, port, environment, server: None }
+    }
+
+    /// Starts a node that does not run.
+    pub(crate) fn run(&mut self) {
+        assert!(self.server.is_none(), "it runs already");
+        self.server = Some(Server::start(&Plan {
+            program: &script("rabbitmq-server"),
+            arguments: &[],
+            environment: &self.environment,
+            directory: self.directory.path(),
+            log: &self.directory.path().join("output"),
+            goodbye: "KILL",
+            after: EPMD,
+        }));
+    }
+
+    /// Waits until it takes connections.
+    pub(crate) async fn ready(&self) {
+        wait_until("RabbitMQ is up", Duration::from_secs(60), || async {
+            let output = fs::read_to_string(self.directory.path().join("output")).unwrap_or_default();
+            output.contains("completed with") && TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
+        })
+        .await;
+    }
+
+    /// Kills the broker without warning.
+    pub(crate) fn kill(&mut self) {
+        drop(self.server.take().expect("it runs"));
+    }
+
+    /// Kills the broker and starts it again on the same data.
+    pub(crate) async fn restart(&mut self) {
+        self.kill();
+        self.run();
+        self.ready().await;
+    }
+
+    /// Sends a signal to the broker's processes.
+    pub(crate) fn signal(&self, name: &str) {
+        self.server.as_ref().expect("it runs").signal(name);
+    }
+
+    /// Runs `rabbitmqctl` on this node.
+    ///
+    /// # Panics
+    /// With its output if it fails.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let output = Command::new(script("rabbitmqctl"))
+            .args(["-n", &self.name])
+            .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .output()
+            .expect(INSTALL);
+        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// Makes a virtual host that no test has used.
+    pub(crate) fn virtual_host(&self) -> String {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        // One call instead of the two commands, each of which takes a second to start.
+        self.ctl(&["eval", &format!(
+            "rabbit_vhost:add(<<\"{name}\">>, <<\"tests\">>), \
+             rabbit_auth_backend_internal:set_permissions(<<\"guest\">>, <<\"{name}\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"tests\">>)."
+        )]);
+        name
+    }
+
+    /// How clients reach a virtual host of this node.
+    pub(crate) fn url(&self, virtual_host: &str) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/{virtual_host}", self.port)
+    }
+}
+
+/// The scripts in PATH change the user; these do not.
+fn script(name: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/rabbitmq/lib").expect(INSTALL);
+    let found =
+        versions.flatten().map(|version| version.path().join("sbin").join(name)).find(|path| Path::exists(path));
+    found.expect(INSTALL)
+}

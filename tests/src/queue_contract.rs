@@ -1,0 +1,451 @@
+//! The queue's contract, as tests: one suite, run against every home.
+//!
+//! A home joins by implementing [`Home`] and naming itself in a [`contract`] at the end of the file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::timeout,
+};
+use wxpay_shared::{
+    envelope::{Attempt, Log, Message},
+    queue::{
+        Consumer, DeadLetters, Delivery, Desk, Home as Where, Publisher, QueueError, QueueSettings, Settle,
+        rabbit::{RabbitConsumer, RabbitDeadLetters, RabbitPublisher},
+    },
+    reason::{Reason, Rejection},
+};
+
+use crate::harness::{
+    rabbitmq::{self, Node},
+    wait_until,
+};
+
+/// Long enough for a slow machine, and never waited for in full by a test that passes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const SHORT: Duration = Duration::from_millis(300);
+pub(crate) const LONG: Duration = Duration::from_secs(1);
+
+/// One home of the queue, opened with [`settings`], empty at first.
+#[async_trait]
+pub(crate) trait Home: Send {
+    /// A publisher that is ready.
+    async fn publisher(&self) -> Arc<dyn Publisher>;
+    /// A consumer of its own. Dropping it is what a crash of the worker looks like to the home.
+    async fn consumer(&self) -> Box<dyn Consumer>;
+    /// The dead letters.
+    async fn dead_letters(&self) -> Arc<dyn DeadLetters>;
+    /// Ends the home without warning and starts it again. What was opened before need not work afterwards.
+    async fn restart(&mut self);
+}
+
+/// How every home is opened.
+pub(crate) fn settings() -> QueueSettings {
+    QueueSettings { prefetch: 8, in_flight: 64, retry_delays: vec![SHORT, LONG] }
+}
+
+/// A message with a number, and with everything in it that a wire could damage.
+pub(crate) fn message(number: usize) -> Message {
+    let headers = [("wxpay-version", "1"), ("wxpay-merchant", "shop"), ("wxpay-seal", "00ff"), ("note", "退款 ✓")];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let body = [b"\0\xff\r\n<xml>".as_slice(), number.to_string().as_bytes(), &[7; 3_000]].concat();
+    let id = format!("{number:08x}");
+    Message::received(Some(&id), BTreeMap::from(headers), Bytes::from(body), Log::default())
+}
+
+pub(crate) fn failed(message: &Message) -> Message {
+    let mut message = message.clone();
+    message.log.attempts += 1;
+    message.log.note(Attempt {
+        at: Timestamp::from_second(1_700_000_000).unwrap(),
+        worker: "worker-1".to_owned(),
+        error: "连接 refused".to_owned(),
+    });
+    message
+}
+
+pub(crate) fn rejected(message: &Message) -> Message {
+    let mut message = failed(message);
+    message.log.rejection = Some(Rejection::new(Reason::AmountMismatch, "order 1999 fen, paid 1 fen"));
+    message
+}
+
+/// Receives until so many have come.
+pub(crate) async fn take(consumer: &dyn Consumer, count: usize) -> Vec<Delivery> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        let missing = count - taken.len();
+        let received = timeout(PATIENCE, consumer.receive(missing)).await;
+        let received = received.unwrap_or_else(|_| panic!("{missing} of {count} messages did not come"));
+        taken.extend(received.unwrap());
+    }
+    taken
+}
+
+pub(crate) async fn ack(hands: &(impl Settle + ?Sized), deliveries: &[Delivery]) {
+    let tickets: Vec<_> = deliveries.iter().map(|delivery| delivery.ticket).collect();
+    hands.ack(&tickets).await.unwrap();
+}
+
+async fn publish(home: &dyn Home, numbers: std::ops::Range<usize>) {
+    let publisher = home.publisher().await;
+    for number in numbers {
+        publisher.publish(message(number)).await.unwrap();
+    }
+}
+
+/// Moves a delivery on with another log, as a worker or a developer does.
+pub(crate) async fn park(hands: &(impl Settle + ?Sized), delivery: Delivery, changed: Message, home: Where) {
+    hands.park(&Delivery { message: changed, ..delivery }, home).await.unwrap();
+}
+
+/// Receives messages and makes dead letters of them.
+async fn bury(home: &dyn Home, numbers: std::ops::Range<usize>) {
+    let count = numbers.len();
+    publish(home, numbers).await;
+    let consumer = home.consumer().await;
+    for delivery in take(&*consumer, count).await {
+        let changed = rejected(&delivery.message);
+        park(&*consumer, delivery, changed, Where::Dead).await;
+    }
+}
+
+pub(crate) async fn read(desk: &mut dyn Desk) -> Vec<Delivery> {
+    let mut letters = Vec::new();
+    while let Some(letter) = desk.next().await.unwrap() {
+        letters.push(letter);
+    }
+    letters
+}
+
+pub(crate) fn messages(deliveries: &[Delivery]) -> Vec<Message> {
+    let mut messages: Vec<_> = deliveries.iter().map(|delivery| delivery.message.clone()).collect();
+    messages.sort_by(|a, b| a.id.cmp(&b.id));
+    messages
+}
+
+async fn depth_of_dead(home: &dyn Home, expected: u64) {
+    let letters = home.dead_letters().await;
+    wait_until("so many dead letters", PATIENCE, || async { letters.depths().await.unwrap().dead == expected }).await;
+}
+
+async fn a_confirmed_message_survives_a_crash_of_the_queue(mut home: impl Home) {
+    publish(&home, 0..20).await;
+    home.restart().await;
+    let consumer = home.consumer().await;
+    let mut numbers = BTreeSet::new();
+    while numbers.len() < 20 {
+        let deliveries = take(&*consumer, 1).await;
+        numbers.extend(deliveries.iter().map(|delivery| delivery.message.id.clone()));
+        ack(&*consumer, &deliveries).await;
+    }
+    assert_eq!(numbers, (0..20).map(|number| message(number).id).collect());
+}
+
+async fn a_message_without_an_answer_comes_again(home: impl Home) {
+    publish(&home, 0..1).await;
+    let first = home.consumer().await;
+    assert!(!take(&*first, 1).await[0].redelivered);
+    drop(first);
+    let second = take(&*home.consumer().await, 1).await;
+    assert!(second[0].redelivered);
+    assert_eq!(second[0].message, message(0));
+}
+
+async fn an_ack_is_final(mut home: impl Home) {
+    publish(&home, 0..5).await;
+    let consumer = home.consumer().await;
+    // In an order that no shortcut of the broker's protocol covers.
+    let mut deliveries = take(&*consumer, 5).await;
+    deliveries.reverse();
+    ack(&*consumer, &deliveries[..2]).await;
+    ack(&*consumer, &deliveries[2..]).await;
+    ack(&*consumer, &deliveries).await;
+    publish(&home, 5..6).await;
+    ack(&*consumer, &take(&*consumer, 1).await).await;
+    let letters = home.dead_letters().await;
+    wait_until("the queue is empty", PATIENCE, || async { letters.depths().await.unwrap().notify == 0 }).await;
+    drop((consumer, letters));
+    home.restart().await;
+    publish(&home, 6..7).await;
+    assert_eq!(messages(&take(&*home.consumer().await, 1).await), [message(6)]);
+}
+
+async fn what_is_given_back_comes_again_untouched(home: impl Home) {
+    publish(&home, 0..2).await;
+    let consumer = home.consumer().await;
+    let deliveries = take(&*consumer, 2).await;
+    consumer.give_back(&[deliveries[0].ticket]).await.unwrap();
+    let again = take(&*consumer, 1).await;
+    assert_eq!(again[0].message, deliveries[0].message);
+    assert!(again[0].redelivered);
+    // The other one was left alone.
+    consumer.ack(&[again[0].ticket, deliveries[1].ticket]).await.unwrap();
+}
+
+async fn a_retried_message_comes_back_after_its_own_delay(home: impl Home) {
+    publish(&home, 0..2).await;
+    let consumer = home.consumer().await;
+    let deliveries = take(&*consumer, 2).await;
+    let started = Instant::now();
+    let mut order = Vec::new();
+    for (delivery, tier) in deliveries.into_iter().zip([1, 0]) {
+        let changed = failed(&delivery.message);
+        order.push(changed.clone());
+        park(&*consumer, delivery, changed, Where::Retry(tier)).await;
+    }
+    let short = take(&*consumer, 1).await;
+    assert!(started.elapsed() >= SHORT);
+    let long = take(&*consumer, 1).await;
+    assert!(started.elapsed() >= LONG);
+    order.reverse();
+    assert_eq!([&short[0].message, &long[0].message], [&order[0], &order[1]]);
+}
+
+async fn a_dead_letter_keeps_id_headers_body_and_log(mut home: impl Home) {
+    bury(&home, 0..3).await;
+    home.restart().await;
+    let letters = home.dead_letters().await;
+    let mut desk = letters.open().await.unwrap();
+    let found = messages(&read(&mut *desk).await);
+    assert_eq!(found, (0..3).map(|number| rejected(&message(number))).collect::<Vec<_>>());
+    desk.close().await;
+}
+
+async fn the_dead_letters_have_one_reader_at_a_time(home: impl Home) {
+    bury(&home, 0..1).await;
+    let (one, other) = (home.dead_letters().await, home.dead_letters().await);
+    let desk = one.open().await.unwrap();
+    assert!(matches!(other.open().await, Err(QueueError::Busy)));
+    assert!(matches!(one.open().await, Err(QueueError::Busy)));
+    desk.close().await;
+    let mut desk = other.open().await.unwrap();
+    assert_eq!(read(&mut *desk).await.len(), 1);
+    desk.close().await;
+}
+
+async fn a_letter_stays_until_it_is_settled(home: impl Home) {
+    bury(&home, 0..4).await;
+    let letters = home.dead_letters().await;
+    for _ in 0..3 {
+        let mut desk = letters.open().await.unwrap();
+        let found = read(&mut *desk).await;
+        assert_eq!(found.len(), 4);
+        desk.give_back(&[found[0].ticket]).await.unwrap();
+        desk.close().await;
+    }
+    let mut desk = letters.open().await.unwrap();
+    let found = read(&mut *desk).await;
+    let kept = found[1].message.clone();
+    ack(&*desk, &found[..1]).await;
+    ack(&*desk, &found[2..]).await;
+    desk.close().await;
+    depth_of_dead(&home, 1).await;
+    let mut desk = letters.open().await.unwrap();
+    assert_eq!(messages(&read(&mut *desk).await), [kept]);
+    desk.close().await;
+}
+
+async fn a_letter_that_dies_again_replaces_itself(home: impl Home) {
+    bury(&home, 0..2).await;
+    let letters = home.dead_letters().await;
+    let mut desk = letters.open().await.unwrap();
+    let first = desk.next().await.unwrap().unwrap();
+    let mut changed = first.message.clone();
+    changed.log.rejection = Some(Rejection::new(Reason::UnknownOrder, "order 7"));
+    park(&*desk, first, changed.clone(), Where::Dead).await;
+    // The new copy is no part of this reading.
+    assert_eq!(read(&mut *desk).await.len(), 1);
+    desk.close().await;
+    depth_of_dead(&home, 2).await;
+    let mut desk = letters.open().await.unwrap();
+    assert!(messages(&read(&mut *desk).await).contains(&changed));
+    desk.close().await;
+}
+
+async fn a_replayed_letter_comes_to_the_workers(home: impl Home) {
+    bury(&home, 0..1).await;
+    let letters = home.dead_letters().await;
+    let mut desk = letters.open().await.unwrap();
+    let letter = desk.next().await.unwrap().unwrap();
+    park(&*desk, letter, message(0), Where::Retry(0)).await;
+    desk.close().await;
+    assert_eq!(messages(&take(&*home.consumer().await, 1).await), [message(0)]);
+    depth_of_dead(&home, 0).await;
+}
+
+async fn no_more_than_the_prefetch_is_out_at_a_time(home: impl Home) {
+    let prefetch = usize::from(settings().prefetch);
+    publish(&home, 0..prefetch * 2).await;
+    let consumer = home.consumer().await;
+    let deliveries = take(&*consumer, prefetch).await;
+    // What must not happen has no event to wait for.
+    assert!(timeout(SHORT, consumer.receive(1)).await.is_err());
+    ack(&*consumer, &deliveries[..1]).await;
+    take(&*consumer, 1).await;
+    ack(&*consumer, &deliveries[1..]).await;
+}
+
+async fn receive_never_waits_for_a_fuller_batch(home: impl Home) {
+    publish(&home, 0..1).await;
+    let consumer = home.consumer().await;
+    let received = timeout(PATIENCE, consumer.receive(64)).await.expect("it does not wait").unwrap();
+    assert_eq!(messages(&received), [message(0)]);
+}
+
+async fn a_receive_that_is_dropped_loses_nothing(home: impl Home) {
+    let consumer = home.consumer().await;
+    assert!(timeout(Duration::from_millis(1), consumer.receive(1)).await.is_err());
+    publish(&home, 0..5).await;
+    let mut deliveries = Vec::new();
+    while deliveries.len() < 5 {
+        if let Ok(received) = timeout(Duration::from_micros(50), consumer.receive(1)).await {
+            deliveries.extend(received.unwrap());
+        }
+    }
+    assert_eq!(messages(&deliveries), (0..5).map(message).collect::<Vec<_>>());
+}
+
+async fn a_ticket_of_another_connection_is_harmless(home: impl Home) {
+    publish(&home, 0..1).await;
+    let first = home.consumer().await;
+    let stale = take(&*first, 1).await.remove(0);
+    drop(first);
+    let second = home.consumer().await;
+    let fresh = take(&*second, 1).await;
+    second.ack(&[stale.ticket]).await.unwrap();
+    second.give_back(&[stale.ticket]).await.unwrap();
+    second.park(&stale, Where::Dead).await.unwrap();
+    ack(&*second, &fresh).await;
+    publish(&home, 1..2).await;
+    assert_eq!(messages(&take(&*second, 1).await), [message(1)]);
+    depth_of_dead(&home, 0).await;
+}
+
+async fn a_paused_consumer_gives_back_what_nobody_received(home: impl Home) {
+    publish(&home, 0..6).await;
+    let consumer = home.consumer().await;
+    let mine = take(&*consumer, 1).await;
+    consumer.pause().await;
+    let other = home.consumer().await;
+    let theirs = take(&*other, 5).await;
+    // Received before the pause, so still ours to answer.
+    ack(&*consumer, &mine).await;
+    other.pause().await;
+    other.give_back(&theirs.iter().map(|delivery| delivery.ticket).collect::<Vec<_>>()).await.unwrap();
+    assert_eq!(take(&*consumer, 5).await.len(), 5);
+}
+
+/// Every test of the contract for one home. The first expression opens it, the second opens one that is restarted.
+macro_rules! contract {
+    ($name:ident, $open:expr, $open_to_restart:expr) => {
+        mod $name {
+            contract! { $open_to_restart =>
+                a_confirmed_message_survives_a_crash_of_the_queue
+                an_ack_is_final
+                a_dead_letter_keeps_id_headers_body_and_log
+            }
+            contract! { $open =>
+                a_message_without_an_answer_comes_again
+                what_is_given_back_comes_again_untouched
+                a_retried_message_comes_back_after_its_own_delay
+                the_dead_letters_have_one_reader_at_a_time
+                a_letter_stays_until_it_is_settled
+                a_letter_that_dies_again_replaces_itself
+                a_replayed_letter_comes_to_the_workers
+                no_more_than_the_prefetch_is_out_at_a_time
+                receive_never_waits_for_a_fuller_batch
+                a_receive_that_is_dropped_loses_nothing
+                a_ticket_of_another_connection_is_harmless
+                a_paused_consumer_gives_back_what_nobody_received
+            }
+        }
+    };
+    ($open:expr => $($case:ident)+) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case($open.await).await;
+            }
+        )+
+    };
+}
+
+/// A virtual host of a node that is never restarted.
+struct Rabbit {
+    url: String,
+}
+
+impl Rabbit {
+    async fn open() -> Self {
+        Self { url: rabbitmq::fresh_url().await }
+    }
+}
+
+#[async_trait]
+impl Home for Rabbit {
+    async fn publisher(&self) -> Arc<dyn Publisher> {
+        let publisher = RabbitPublisher::start(self.url.clone().into(), settings());
+        wait_until("the publisher is ready", PATIENCE, || async { publisher.ready().is_ok() }).await;
+        Arc::new(publisher)
+    }
+
+    async fn consumer(&self) -> Box<dyn Consumer> {
+        Box::new(RabbitConsumer::start(self.url.clone().into(), settings()))
+    }
+
+    async fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::new(RabbitDeadLetters::new(self.url.clone().into(), settings()))
+    }
+
+    async fn restart(&mut self) {
+        unreachable!("the other tests are using this node");
+    }
+}
+
+/// A virtual host of a node that one test at a time may restart.
+struct Restarted {
+    node: MutexGuard<'static, Option<Node>>,
+    host: Rabbit,
+}
+
+impl Restarted {
+    async fn open() -> Self {
+        let mut node = NODE.lock().await;
+        let running = node.get_or_insert_with(Node::start);
+        running.ready().await;
+        let url = running.url(&running.virtual_host());
+        Self { node, host: Rabbit { url } }
+    }
+}
+
+static NODE: Mutex<Option<Node>> = Mutex::const_new(None);
+
+#[async_trait]
+impl Home for Restarted {
+    async fn publisher(&self) -> Arc<dyn Publisher> {
+        self.host.publisher().await
+    }
+
+    async fn consumer(&self) -> Box<dyn Consumer> {
+        self.host.consumer().await
+    }
+
+    async fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        self.host.dead_letters().await
+    }
+
+    async fn restart(&mut self) {
+        self.node.as_mut().expect("it was started at the opening").restart().await;
+    }
+}
+
+contract!(rabbit, super::Rabbit::open(), super::Restarted::open());

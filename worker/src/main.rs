@@ -1,0 +1,85 @@
+//! `wxpay-worker`: the applying side as a program of its own, behind RabbitMQ.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Parser;
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use wxpay_shared::{
+    clock::{Clock, SystemClock},
+    config::{Config, ConfigError, EMBEDDED},
+    disk::{Disk, Holds},
+    http,
+    merchant::Merchants,
+    queue::rabbit::{RabbitConsumer, RabbitDeadLetters},
+    runtime,
+    settled::Settled,
+    store::embedded::EmbeddedStore,
+};
+use wxpay_worker::{Parts, Settings, Worker, admin};
+
+/// Applies the notifications that wxpay-ingress published, and serves the admin API.
+#[derive(Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// The configuration file; every key can be overridden from the environment (`WXPAY__QUEUE__URL`).
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    runtime::init_logging("info");
+    runtime::exit_code(run(arguments).await)
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
+    let url = config.queue_url()?;
+    if url.expose_secret() == EMBEDDED {
+        let problem = "the embedded queue serves one process only: run `wxpayctl serve`, or set amqp://…";
+        return Err(ConfigError::new("queue.url", problem).into());
+    }
+    config.store_url()?;
+    let seal = config.seal_keys()?.ok_or_else(|| ConfigError::new("seal.key", "missing"))?;
+    let merchants = Merchants::open(&config)?;
+    let token = config.admin_token()?;
+    let listener = TcpListener::bind(config.worker.admin_listen)
+        .await
+        .with_context(|| format!("worker.admin_listen: cannot listen on {}", config.worker.admin_listen))?;
+
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let disk = Disk::open(&config.data_dir(), Holds::Records).await?;
+    let store = Arc::new(EmbeddedStore::open(disk.clone(), Arc::clone(&clock))?);
+    tracing::info!(admin_listen = %listener.local_addr()?, "wxpay-worker starts");
+
+    let consumer = Arc::new(RabbitConsumer::start(url.clone(), config.queue_settings()));
+    let dead_letters = Arc::new(RabbitDeadLetters::new(url, config.queue_settings()));
+    let worker = Worker::new(Parts {
+        consumer: Arc::clone(&consumer) as _,
+        dead_letters: Arc::clone(&dead_letters) as _,
+        store,
+        settled: Settled::open(disk.clone())?,
+        merchants: Arc::new(merchants),
+        seal: Arc::new(seal),
+        clock,
+        settings: Settings::of(&config),
+    });
+    let shutdown = runtime::shutdown_token()?;
+    let serving = async {
+        tokio::join!(
+            Arc::clone(&worker).run(shutdown.clone()),
+            http::serve(listener, admin::router(worker, token), runtime::FINISH_BUDGET, shutdown.clone()),
+        );
+    };
+    let result = tokio::select! {
+        () = serving => Ok(()),
+        error = consumer.fatal() => Err(error.into()),
+    };
+    consumer.close().await;
+    dead_letters.close().await;
+    disk.close().await?;
+    result
+}
