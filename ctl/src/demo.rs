@@ -115,10 +115,15 @@ fn report(screen: &mut Screen<'_>, played: &[Played]) -> Result<()> {
             seen.state_name(),
             yuan(seen.received),
             seen.points.to_string(),
-            seen.dead.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            seen.dead.iter().map(|rejection| rejection.reason.to_string()).collect::<Vec<_>>().join("\n"),
         ]);
     }
-    screen.table(grid)
+    screen.table(grid)?;
+    screen.line("\nThe dead letters, as `wxpayctl dlq list` would tell a developer:\n")?;
+    for rejection in played.iter().flat_map(|played| &played.seen.dead) {
+        screen.line(format_args!("  {rejection}"))?;
+    }
+    Ok(())
 }
 
 fn conclude(screen: &mut Screen<'_>, played: &[Played], failures: &[String], milliseconds: u128) -> Result<()> {

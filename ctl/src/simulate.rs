@@ -67,6 +67,9 @@ struct Pay {
     /// The application; the first of the configuration unless given.
     #[arg(long, required_unless_present = "config", value_parser = AppId::parse)]
     appid: Option<AppId>,
+    /// The sub-merchant, where the merchant is a service provider; the first of the configuration unless given.
+    #[arg(long, value_parser = MchId::parse)]
+    sub_mch_id: Option<MchId>,
     /// A file with the v2 key.
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
@@ -124,6 +127,7 @@ struct Pay {
 struct Merchant {
     url: Url,
     mch_id: MchId,
+    sub_mch_id: Option<MchId>,
     appid: AppId,
     key: V2Key,
 }
@@ -168,6 +172,7 @@ impl Pay {
             return Ok(Merchant {
                 url: self.url.clone().unwrap_or(configured.url),
                 mch_id: self.mch_id.clone().unwrap_or(configured.mch_id),
+                sub_mch_id: self.sub_mch_id.clone().or(configured.sub_mch_id),
                 appid: self.appid.clone().unwrap_or(configured.appid),
                 key: given.unwrap_or(configured.key),
             });
@@ -176,7 +181,8 @@ impl Pay {
             bail!("give --config with --merchant, or --url, --mch-id and --appid");
         };
         let key = given.context("the v2 key: name its file with --key-file or set WXPAY_V2_KEY")?;
-        Ok(Merchant { url: url.clone(), mch_id: mch_id.clone(), appid: appid.clone(), key })
+        let (url, mch_id, appid) = (url.clone(), mch_id.clone(), appid.clone());
+        Ok(Merchant { url, mch_id, sub_mch_id: self.sub_mch_id.clone(), appid, key })
     }
 
     fn notice(&self, merchant: &Merchant) -> Result<Notice> {
@@ -188,6 +194,7 @@ impl Pay {
             Notice::payment(&merchant.mch_id, &merchant.appid, &self.out_trade_no, paid, SystemClock.now());
         for (name, value) in [
             ("transaction_id", self.transaction_id.as_ref().map(TransactionId::as_str)),
+            ("sub_mch_id", merchant.sub_mch_id.as_ref().map(MchId::as_str)),
             ("openid", self.openid.as_ref().map(OpenId::as_str)),
             ("attach", self.attach.as_deref()),
             ("sign_type", self.sign_type.as_deref()),
@@ -232,7 +239,8 @@ fn configured(file: &Path, name: &MerchantName) -> Result<Merchant> {
         listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     let url = Url::parse(&format!("http://{listen}/v2/{name}"))?;
-    Ok(Merchant { url, mch_id: merchant.mch_id.clone(), appid: appid.clone(), key })
+    let (mch_id, sub_mch_id) = (merchant.mch_id.clone(), merchant.sub_mch_ids.first().cloned());
+    Ok(Merchant { url, mch_id, sub_mch_id, appid: appid.clone(), key })
 }
 
 fn key_file(path: &Path) -> Result<SecretString> {

@@ -219,6 +219,7 @@ mod tests {
     use wxpay_shared::{
         ids::MerchantName,
         wechat::{
+            merchant_ids::MerchantIds,
             v2_payment::{self, Notice as Read},
             v2_sign::{SignRefusal, verify},
         },
@@ -242,12 +243,14 @@ mod tests {
 
     #[test]
     fn a_signed_notice_is_what_ingress_and_worker_read() {
+        let (mch_id, appids) = (MchId::parse("1900990001").unwrap(), vec![AppId::parse("wx1").unwrap()]);
+        let ids = MerchantIds { mch_id, appids, sub_mch_ids: Vec::new(), sub_appids: Vec::new() };
         for sign_type in [SignType::Md5, SignType::HmacSha256] {
             let notice = notice().with("attach", "a&b=c <]]>").with_coupon(Fen::new(800).unwrap());
             let xml = notice.signed(&key(), sign_type).xml();
             let fields = v2_xml::parse(xml.as_bytes(), "xml").unwrap();
             assert_eq!(verify(&fields, &key()), Ok(()));
-            let Ok(Read::Paid(payment)) = v2_payment::read(&fields, &MerchantName::parse("dev").unwrap()) else {
+            let Ok(Read::Paid(payment)) = v2_payment::read(&fields, &MerchantName::parse("dev").unwrap(), &ids) else {
                 panic!("expected a payment")
             };
             assert_eq!(payment.amount, Fen::new(8800).unwrap());
