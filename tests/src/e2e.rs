@@ -1,14 +1,20 @@
 //! One test binary for everything that needs more than one file of the product: the contract suites of queue and store,
 //! and the real programs on real servers.
 
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 mod harness;
 
+// The attribute tells the lints what these are.
+#[cfg(test)]
 mod queue_contract;
+#[cfg(test)]
 mod rabbit_faults;
+#[cfg(test)]
 mod store_contract;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
 mod vectors;
+#[cfg(test)]
 mod pipeline;
+#[cfg(test)]
 mod tidy;

@@ -22,7 +22,7 @@ struct Vector {
     family: String,
     body: String,
     #[serde(default)]
-    fields: BTreeMap<String, String>,
+    fields: BTreeMap<String, serde_json::Value>,
     #[serde(default)]
     flags: Vec<String>,
     ingress: String,
@@ -45,7 +45,7 @@ impl Vector {
     fn field(&self, name: &str) -> Option<String> {
         let bytes = self.bytes();
         let read = v2_xml::parse(&bytes, "xml").ok().and_then(|fields| fields.get(name).map(str::to_owned));
-        self.fields.get(name).cloned().or(read)
+        self.fields.get(name).and_then(|value| value.as_str()).map(str::to_owned).or(read)
     }
 
     /// The amount of our order: what the vector says it is, or what its notice says.
@@ -84,9 +84,13 @@ fn rounds(vectors: Vec<Vector>) -> Vec<Vec<Vector>> {
     rounds.into_iter().map(|(_, vectors)| vectors).collect()
 }
 
+/// Registers the orders that the vectors name, the first one's amount where several name the same.
 async fn register(pair: &Pair, vectors: &[Vector]) {
+    let mut registered = BTreeSet::new();
     for vector in vectors {
-        if let Some(out_trade_no) = vector.field("out_trade_no").filter(|text| text.len() <= 32) {
+        if let Some(out_trade_no) = vector.field("out_trade_no").filter(|text| text.len() <= 32)
+            && registered.insert((vector.merchant(), out_trade_no.clone()))
+        {
             pair.register(vector.merchant(), &out_trade_no, vector.order_amount(), "user-1").await;
         }
     }

@@ -115,6 +115,7 @@ points = "1/100"
             program: &binary(name),
             arguments: &["--config", config.to_str().expect("temporary paths are text")],
             environment: &[],
+            directory: self.directory.path(),
             log: &self.directory.path().join(format!("{name}.log")),
             goodbye: "TERM",
             after: "",
