@@ -271,6 +271,22 @@ impl Config {
         self.secret(&setting, merchant.v2_key.as_ref(), merchant.v2_key_file.as_deref())
     }
 
+    /// The file that a secret is read from; `None` where it is given as a value or not at all. A secret is named by the
+    /// key of its value, `seal.key` say.
+    #[must_use]
+    pub fn secret_file(&self, setting: &str) -> Option<PathBuf> {
+        let merchant = || setting.strip_prefix("merchants.")?.strip_suffix(".v2_key");
+        let file = match setting {
+            "worker.admin_token" => &self.worker.admin_token_file,
+            "queue.url" => &self.queue.url_file,
+            "store.url" => &self.store.url_file,
+            "seal.key" => &self.seal.key_file,
+            "seal.previous_key" => &self.seal.previous_key_file,
+            _ => &self.merchants.get(&MerchantName::parse(merchant()?).ok()?)?.v2_key_file,
+        };
+        file.as_deref().map(|file| self.path(file))
+    }
+
     /// A secret from its two places, of which at most one may be set. A file's byte order mark and last line end are
     /// not part of the secret.
     fn secret(
