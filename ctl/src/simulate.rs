@@ -207,7 +207,7 @@ impl Pay {
             notice = notice.with_coupon(coupon);
         }
         if !self.unsigned {
-            let other = V2Key::parse(&random::hex_digits::<16>()).map_err(|error| anyhow!("{error}"))?;
+            let other = V2Key::parse(random::hex_digits::<16>()).map_err(|error| anyhow!("{error}"))?;
             let key = if self.wrong_key { &other } else { &merchant.key };
             notice = notice.signed(key, if self.hmac { SignType::HmacSha256 } else { SignType::Md5 });
         }
