@@ -84,7 +84,9 @@ pub enum Api {
 }
 
 impl Api {
-    const fn code(self) -> &'static str {
+    /// `v2` or `v3`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
         match self {
             Self::V2 => "v2",
             Self::V3 => "v3",

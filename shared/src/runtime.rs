@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::ConfigError;
+use crate::{config::ConfigError, metric, wechat::self_test};
 
 /// From SIGTERM to the end of the process, at most.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
@@ -27,12 +27,23 @@ pub fn init_logging(default_filter: &str) {
     let filter = QUIET.iter().fold(filter, |filter, directive| {
         filter.add_directive(directive.parse().expect("the directives above are well-formed"))
     });
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     if std::env::var(LOG_FORMAT).is_ok_and(|format| format == "json") {
         subscriber.json().init();
     } else {
         subscriber.init();
     }
+}
+
+/// What every program does before anything else: starts logging and counting, and proves its cryptography.
+///
+/// # Errors
+/// Where an algorithm computes something else than its known answer: the program must not go on.
+pub fn start(default_filter: &str) -> anyhow::Result<()> {
+    init_logging(default_filter);
+    metric::init();
+    self_test::self_test().map_err(|algorithm| anyhow::anyhow!("the cryptography is broken: {algorithm}"))
 }
 
 /// A token that fires at SIGTERM or SIGINT.
