@@ -152,8 +152,8 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
         }))?;
     } else {
         show_replies(screen, &replies)?;
-        let verdict = if kept { "as it should be" } else { "not as it should be" };
-        screen.line(format_args!("\n{verdict}: expected {expected}"))?;
+        let verdict = if kept { "the reply is as it should be" } else { "the reply should have been" };
+        screen.line(format_args!("\n{verdict}: {expected}"))?;
     }
     Ok(Verdict::found_if(!kept))
 }
@@ -207,7 +207,7 @@ impl Pay {
             notice = notice.with_coupon(coupon);
         }
         if !self.unsigned {
-            let other = V2Key::parse(&random::hex_digits::<16>()).map_err(|error| anyhow!("{error}"))?;
+            let other = V2Key::parse(random::hex_digits::<16>()).map_err(|error| anyhow!("{error}"))?;
             let key = if self.wrong_key { &other } else { &merchant.key };
             notice = notice.signed(key, if self.hmac { SignType::HmacSha256 } else { SignType::Md5 });
         }
