@@ -18,9 +18,15 @@ pub const LOG_FILTER: &str = "WXPAY_LOG";
 /// The environment variable with the log format: `text` or `json`.
 pub const LOG_FORMAT: &str = "WXPAY_LOG_FORMAT";
 
+/// What libraries may log at most, whatever the filter says: below these levels they print messages with their bodies.
+const QUIET: [&str; 3] = ["lapin=error", "amq_protocol=error", "sled=warn"];
+
 /// Starts logging to standard error.
 pub fn init_logging(default_filter: &str) {
     let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let filter = QUIET.iter().fold(filter, |filter, directive| {
+        filter.add_directive(directive.parse().expect("the directives above are well-formed"))
+    });
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::env::var(LOG_FORMAT).is_ok_and(|format| format == "json") {
         subscriber.json().init();

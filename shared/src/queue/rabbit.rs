@@ -1,7 +1,7 @@
 //! The queue on RabbitMQ: what publisher, consumer and dead letters share, which is getting a connection and keeping one.
 //!
 //! lapin can recover connections by itself; this does not use it. A connection that is lost is dropped with its channels
-//! and everything in flight fails at once, and [`supervise`] makes a new one, declares the topology again, and starts a
+//! and everything in flight fails at once, and `supervise` makes a new one, declares the topology again, and starts a
 //! new session. So there is one way to come up, at the start and at any time after, and the process outlives any outage.
 //! Only a topology that contradicts ours is final ([`QueueError::Mismatch`]).
 
