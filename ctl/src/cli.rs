@@ -136,35 +136,4 @@ pub fn exit_code(result: Result<Verdict>, screen: &mut Screen<'_>) -> ExitCode {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_replay_must_say_which() {
-        for (args, good) in [
-            (&["dlq", "replay"][..], false),
-            (&["dlq", "replay", "--limit", "5"], false),
-            (&["dlq", "replay", "--all"], true),
-            (&["dlq", "replay", "--all", "--with-reason", "unknown_order"], false),
-            (&["dlq", "replay", "--reason", "unknown_order", "--merchant", "dev"], true),
-            (&["dlq", "replay", "--reason", "no_such_reason"], false),
-            (&["dlq", "replay", "0198a5e2-7a54", "0198a5e2-7a55"], true),
-            (&["dlq", "discard", "0198a5e2-7a54"], false),
-            (&["dlq", "discard", "0198a5e2-7a54", "--reason", ""], false),
-            (&["dlq", "discard", "--reason", "tests"], false),
-            (&["dlq", "discard", "--with-reason", "unsealed", "--reason", "tests"], true),
-            (&["orders", "register", "dev", "A1", "08"], false),
-            (&["orders", "--admin", "http://[::1]:1", "show", "dev", "A1", "--json"], true),
-        ] {
-            let parsed = Cli::try_parse_from(["wxpayctl"].iter().chain(args));
-            assert_eq!(parsed.is_ok(), good, "{args:?} {:?}", parsed.err().map(|error| error.to_string()));
-        }
-    }
-}
+mod tests;

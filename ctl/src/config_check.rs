@@ -111,7 +111,7 @@ fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, C
         admin_token: admin_token.is_some(),
         queue: without_password(queue.expose_secret()),
         store: without_password(store.expose_secret()),
-        data_dir: config.data_dir().display().to_string(),
+        data_dir: config.data_dir().components().collect::<PathBuf>().display().to_string(),
         retry_delays: config.queue_settings().retry_delays.iter().map(|delay| format!("{delay:?}")).collect(),
         max_attempts: config.worker.max_attempts,
         merchants: merchants.iter().map(merchant_report).collect(),
@@ -204,7 +204,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("wxpay.toml");
         std::fs::write(&file, text).unwrap();
-        std::fs::write(directory.path().join("seal"), KEY).unwrap();
+        let seal = directory.path().join("seal");
+        std::fs::write(&seal, KEY).unwrap();
+        std::fs::set_permissions(&seal, std::fs::Permissions::from_mode(0o644)).unwrap();
         let environment: Vec<_> =
             environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let config = Config::load(Some(&file), environment.iter().cloned())?;
@@ -223,7 +225,29 @@ mod tests {
             format!("[queue]\nurl = \"amqp://me:{KEY}@broker:5672/v?x={KEY}\"\n[seal]\nkey_file = \"seal\"\n{SHOP}");
         let shown = checked(&text, &[("WXPAY__MERCHANTS__SHOP__V2_KEY", KEY)]).unwrap();
         assert!(!shown.contains(KEY));
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown, @r"
+        the configuration can be used: 1 merchant
+
+          programs       wxpay-ingress and wxpay-worker
+          notifications  http://127.0.0.1:8080/v2/…
+          health         http://127.0.0.1:8081/readyz
+          admin API      http://127.0.0.1:8082 without a token
+          queue          amqp://me@broker:5672/v
+          store          embedded, in /etc/wxpay/wxpay-data
+          retries        after 5s, 30s, 120s, 600s, 3600s; 10 attempts in all
+
+         merchant   mch_id       appids   sub_mch_ids   points per fen
+        ───────────────────────────────────────────────────────────────
+         shop       1900000109   wx1                    1/100
+                                 wx2
+
+         secret                  found in
+        ─────────────────────────────────────────────────────────────────────────────
+         queue.url               the configuration file itself
+         seal.key                /etc/wxpay/seal (mode 644: others can read it)
+         worker.admin_token      not set
+         merchants.shop.v2_key   environment, WXPAY__MERCHANTS__SHOP__V2_KEY
+        ");
     }
 
     #[test]

@@ -153,3 +153,20 @@ fn report_json(screen: &mut Screen<'_>, played: &[Played], failures: &[String]) 
         .collect();
     screen.json(&json!({ "acts": acts, "failures": failures }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_act_ends_as_promised() {
+        let mut out = Vec::new();
+        let verdict = run(Args {}, &mut Screen::new(&mut out, None, false)).await.unwrap();
+        let out = String::from_utf8(out).unwrap();
+        assert_eq!(verdict, Verdict::Fine, "{out}");
+        for line in ["DEMO-five-times     5 × SUCCESS         paid", "DEMO-tampered       FAIL                unpaid"]
+        {
+            assert!(out.contains(line), "{line}\n{out}");
+        }
+    }
+}

@@ -150,7 +150,7 @@ fn show_list(screen: &mut Screen<'_>, list: &DeadLetterList) -> Result<()> {
         let all: usize = list.by_reason.values().sum();
         return match all {
             0 => screen.line("no dead letters"),
-            all => screen.line(format_args!("none of {} matches", count(all, "dead letter"))),
+            all => screen.line(format_args!("no dead letter matches; there are {all} in all")),
         };
     }
     let mut grid = Grid::new(["id", "order", "amount", "reason"]).whole(0);
@@ -281,4 +281,96 @@ fn missing<'a>(asked: &[NotificationId], got: impl Iterator<Item = &'a Notificat
 
 fn say_missing(screen: &mut Screen<'_>, missing: &[NotificationId]) -> Result<()> {
     missing.iter().try_for_each(|id| screen.line(format_args!("{id} is no dead letter (any more)")))
+}
+
+#[cfg(test)]
+mod tests {
+    use wxpay_shared::admin::ReplayResult;
+
+    use super::*;
+
+    fn text(write: impl FnOnce(&mut Screen<'_>) -> Result<()>) -> String {
+        let mut out = Vec::new();
+        write(&mut Screen::new(&mut out, Some(100), false)).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    const LETTER: &str = r#"{
+        "id": "0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a10", "reason": "unknown_order", "detail": "order dev/A1 is not registered",
+        "cure": "Register the order, then replay.", "merchant": "dev", "out_trade_no": "A1",
+        "transaction_id": "4200009999202603180000000001", "amount": "8800", "received_at": "2026-03-18T02:20:30Z",
+        "attempts": 1,
+        "history": [{"at": "2026-03-18T02:20:31Z", "worker": "shop-1-77", "error": "unknown_order"}],
+        "fields": {"openid": "***", "total_fee": "8800"}
+    }"#;
+
+    #[test]
+    fn a_list_says_what_and_why() {
+        let letter = LETTER.replace('\n', " ");
+        let list = format!(r#"{{"dead_letters": [{letter}], "matching": 3, "by_reason": {{"unknown_order": 3}}}}"#);
+        insta::assert_snapshot!(text(|screen| show_list(screen, &serde_json::from_str(&list)?)), @r"
+         id                                     order    amount     reason
+        ───────────────────────────────────────────────────────────────────────────────────────────
+         0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a10   dev/A1   8800 fen   unknown_order
+         2026-03-18 10:20:30+08:00                                  order dev/A1 is not registered
+
+        1 of 3 shown; --limit shows more
+        ");
+    }
+
+    #[test]
+    fn a_dead_letter_says_how_to_cure_it() {
+        insta::assert_snapshot!(text(|screen| show(screen, &serde_json::from_str(LETTER)?)), @r"
+        dead letter 0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a10
+          reason          unknown_order
+          detail          order dev/A1 is not registered
+          cure            Register the order, then replay.
+          merchant        dev
+          out_trade_no    A1
+          transaction_id  4200009999202603180000000001
+          amount          8800 fen
+          received        2026-03-18 10:20:30+08:00
+          attempts        1
+
+        attempts, oldest first
+         failed                      worker      error
+        ───────────────────────────────────────────────────────
+         2026-03-18 10:20:31+08:00   shop-1-77   unknown_order
+
+        the notification's fields
+          openid     ***
+          total_fee  8800
+
+        once cured:  wxpayctl dlq replay 0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a10
+        ");
+    }
+
+    #[test]
+    fn a_replay_tells_of_each() {
+        let result = |last: char, outcome, detail: &str| ReplayResult {
+            id: NotificationId::parse(&format!("0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a1{last}")).unwrap(),
+            outcome,
+            detail: detail.to_owned(),
+        };
+        let replayed = Replayed {
+            results: vec![
+                result('0', ReplayOutcome::Applied, ""),
+                result('1', ReplayOutcome::AlreadyApplied, ""),
+                result('2', ReplayOutcome::DeadAgain, "amount_mismatch: order 1999 fen, paid 1 fen"),
+            ],
+            left: 4,
+        };
+        insta::assert_snapshot!(text(|screen| show_replayed(screen, &replayed)), @r"
+         id                                     outcome           detail
+        ────────────────────────────────────────────────────────────────────────────────────────────────────
+         0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a10   applied           it took effect now
+         0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a11   already applied   it had taken effect before; nothing
+                                                                  changed
+         0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a12   dead again        amount_mismatch: order 1999 fen, paid 1
+                                                                  fen
+
+        3 replayed: 1 already applied, 1 applied, 1 dead again
+        4 more match: run it again, or with a larger --limit
+        ");
+    }
 }

@@ -109,7 +109,7 @@ fn registered(screen: &mut Screen<'_>, new: bool, order: &OrderView) -> Result<(
     if screen.is_json() {
         return screen.json(order);
     }
-    let what = if new { "registered" } else { "was registered before, as the same" };
+    let what = if new { "registered" } else { "is known, with the same facts" };
     let amount = money(order.amount, &order.currency);
     let state = code(&order.state);
     screen.line(format_args!("order {}/{} {what}: {amount}, {state}", order.merchant, order.out_trade_no))
@@ -129,6 +129,7 @@ fn show(screen: &mut Screen<'_>, order: &OrderView) -> Result<()> {
         ("appid", order.appid.as_ref().map(ToString::to_string)),
         ("registered", Some(time(order.registered_at))),
         ("closed", order.closed_at.map(time)),
+        ("refunds known", announced(order)),
     ])?;
     payments(screen, order)?;
     refunds(screen, order)?;
@@ -137,6 +138,13 @@ fn show(screen: &mut Screen<'_>, order: &OrderView) -> Result<()> {
         ledger(screen, &order.ledger)?;
     }
     Ok(())
+}
+
+/// Refunds that were registered beforehand, whether WeChat has told of them or not.
+fn announced(order: &OrderView) -> Option<String> {
+    let refunds = order.registered_refunds.iter();
+    let refunds: Vec<_> = refunds.map(|(number, amount)| format!("{number}: {amount}")).collect();
+    (!refunds.is_empty()).then(|| refunds.join(", "))
 }
 
 fn payments(screen: &mut Screen<'_>, order: &OrderView) -> Result<()> {
@@ -175,17 +183,10 @@ fn refunds(screen: &mut Screen<'_>, order: &OrderView) -> Result<()> {
     screen.table(grid)
 }
 
-/// Ledger entries, in the order in which they come.
-pub(crate) fn ledger(screen: &mut Screen<'_>, entries: &[LedgerEntry]) -> Result<()> {
-    let mut grid = Grid::new(["written", "points", "balance", "order", "event"]).right(1).right(2);
+fn ledger(screen: &mut Screen<'_>, entries: &[LedgerEntry]) -> Result<()> {
+    let mut grid = Grid::new(["written", "points", "balance", "event"]).right(1).right(2);
     for entry in entries {
-        grid.row([
-            time(entry.at),
-            format!("{:+}", entry.points),
-            entry.balance.to_string(),
-            entry.order.out_trade_no.to_string(),
-            entry.event.to_string(),
-        ]);
+        grid.row([time(entry.at), format!("{:+}", entry.points), entry.balance.to_string(), entry.event.to_string()]);
     }
     screen.table(grid)
 }
@@ -220,7 +221,26 @@ mod tests {
 
     #[test]
     fn an_order_tells_its_story() {
-        insta::assert_snapshot!(shown(120, false), @"");
+        insta::assert_snapshot!(shown(120, false), @r"
+        order dev/A1001: paid
+          amount      8800 fen (88.00 yuan)
+          received    17600 fen (176.00 yuan)
+          kept        17600 fen (176.00 yuan)
+          points      88 for alice, at 1/100 per fen
+          registered  2026-03-18 10:20:00+08:00
+
+        payments
+         transaction_id                 amount                  paid                        note
+        ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+         4200009999202603180000000001   8800 fen (88.00 yuan)   2026-03-18 10:20:30+08:00
+         4200009999202603180000000002   8800 fen (88.00 yuan)   2026-03-18 10:21:30+08:00   surplus_payment: the order was paid
+                                                                                            before
+
+        points ledger, oldest first
+         written                     points   balance   event
+        ────────────────────────────────────────────────────────────────────────────────────────────
+         2026-03-18 10:20:31+08:00      +88       188   pay:1900990001:4200009999202603180000000001
+        ");
     }
 
     #[test]

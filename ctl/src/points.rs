@@ -4,7 +4,11 @@ use anyhow::Result;
 use clap::Subcommand;
 use wxpay_shared::ids::{MerchantName, UserId};
 
-use crate::{cli::Verdict, client::AdminArgs, orders, screen::Screen};
+use crate::{
+    cli::Verdict,
+    client::AdminArgs,
+    screen::{Grid, Screen, time},
+};
 
 /// `wxpayctl points`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +43,12 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
     screen.line(format_args!("{} of {}: {} points", account.user.as_str(), account.merchant, account.balance))?;
     if !account.ledger.is_empty() {
         screen.line("\nlatest ledger entries, newest first")?;
-        orders::ledger(screen, &account.ledger)?;
+        let mut grid = Grid::new(["written", "points", "balance", "order"]).right(1).right(2);
+        for entry in &account.ledger {
+            let (points, balance) = (format!("{:+}", entry.points), entry.balance.to_string());
+            grid.row([time(entry.at), points, balance, entry.order.out_trade_no.to_string()]);
+        }
+        screen.table(grid)?;
     }
     Ok(Verdict::Fine)
 }

@@ -70,13 +70,9 @@ impl<'a> Screen<'a> {
     /// # Errors
     /// As [`Screen::line`].
     pub fn facts(&mut self, facts: &[(&str, Option<String>)]) -> Result<()> {
-        let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        for (name, value) in facts {
-            if let Some(value) = value {
-                self.line(format_args!("  {name:width$}  {value}"))?;
-            }
-        }
-        Ok(())
+        let given = || facts.iter().filter_map(|(name, value)| Some((name, value.as_ref()?)));
+        let width = given().map(|(name, _)| name.len()).max().unwrap_or(0);
+        given().try_for_each(|(name, value)| self.line(format_args!("  {name:width$}  {value}")))
     }
 }
 
@@ -182,10 +178,16 @@ mod tests {
         let mut grid = Grid::new(["id", "why", "points"]).whole(0).right(2);
         grid.row([
             "0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a10".to_owned(),
-            "order 1999 fen, paid 1 fen\nsecond line that is long".to_owned(),
+            "amount_mismatch\norder 1999 fen, paid 1 fen by this payment".to_owned(),
             "19".to_owned(),
         ]);
         screen.table(grid).unwrap();
-        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @"");
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r"
+         id                                     why                              points
+        ────────────────────────────────────────────────────────────────────────────────
+         0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a10   amount_mismatch                      19
+                                                order 1999 fen, paid 1 fen by
+                                                this payment
+        ");
     }
 }

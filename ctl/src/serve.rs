@@ -131,12 +131,14 @@ fn commands(config: &Path, together: &Together) -> [String; 3] {
     let admin = format!("http://{}", together.admin);
     let usual = Url::parse(DEFAULT_ADMIN).ok() == Url::parse(&admin).ok();
     let admin = if usual { String::new() } else { format!(" --admin {admin}") };
-    let (config, url) = (quoted(&config.display().to_string()), notify_url(together.ingress, dev_merchant::NAME));
+    let config_file = quoted(&config.display().to_string());
+    let usual = together.ingress == Config::default().ingress.listen;
+    let url =
+        if usual { String::new() } else { format!(" --url {}", notify_url(together.ingress, dev_merchant::NAME)) };
+    let simulate = format!("{program} simulate pay --config {config_file} --merchant dev");
     [
         format!("{program} orders register dev {order} 8800 --user alice{admin}"),
-        format!(
-            "{program} simulate pay --config {config} --merchant dev --url {url} --out-trade-no {order} --amount 8800"
-        ),
+        format!("{simulate} --out-trade-no {order} --amount 8800{url}"),
         format!("{program} orders show dev {order}{admin}"),
     ]
 }

@@ -152,8 +152,8 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
         }))?;
     } else {
         show_replies(screen, &replies)?;
-        let verdict = if kept { "as it should be" } else { "not as it should be" };
-        screen.line(format_args!("\n{verdict}: expected {expected}"))?;
+        let verdict = if kept { "the reply is as it should be" } else { "the reply should have been" };
+        screen.line(format_args!("\n{verdict}: {expected}"))?;
     }
     Ok(Verdict::found_if(!kept))
 }
