@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use wxpay_shared::{config::ConfigError, runtime::EXIT_CONFIG};
 
-use crate::{client::Refused, config_check, demo, dlq, orders, points, queue, screen::Screen, serve, simulate};
+use crate::{client::Refused, config_check, demo, dlq, orders, points, queue, refunds, screen::Screen, serve, simulate,
+    verify,
+};
 
 /// It could not be done (and clap's own code for wrong arguments).
 const EXIT_FAILED: u8 = 2;
@@ -24,6 +26,7 @@ Examples:
   wxpayctl orders register dev A1001 8800    before the payment
   wxpayctl orders show dev A1001             and after it
   wxpayctl dlq list                          what needs a person
+  wxpayctl verify body.xml --merchant dev    why a notification is refused
 
 Exit codes: 0 fine; 1 a negative answer (not found, a conflict, dead again); 2 it could not be done; 64 the
 configuration cannot be used."
@@ -44,6 +47,8 @@ enum Command {
     Serve(serve::Args),
     /// Registers, shows and closes orders.
     Orders(orders::Args),
+    /// Registers refunds.
+    Refunds(refunds::Args),
     /// Shows points accounts.
     Points(points::Args),
     /// Lists, shows, replays and discards dead letters.
@@ -52,6 +57,8 @@ enum Command {
     Queue(queue::Args),
     /// Plays WeChat: signs a notification and posts it.
     Simulate(simulate::Args),
+    /// Says which check a saved notification fails, and why.
+    Verify(verify::Args),
     /// Checks the configuration.
     Config(config_check::Args),
 }
@@ -82,10 +89,12 @@ impl Cli {
             // Its story is its log: refusals and dead letters are on purpose.
             Command::Demo(_) => "off",
             Command::Orders(_)
+            | Command::Refunds(_)
             | Command::Points(_)
             | Command::Dlq(_)
             | Command::Queue(_)
             | Command::Simulate(_)
+            | Command::Verify(_)
             | Command::Config(_) => "warn",
         }
     }
@@ -100,10 +109,12 @@ pub async fn run(cli: Cli, screen: &mut Screen<'_>) -> Result<Verdict> {
         Command::Demo(args) => demo::run(args, screen).await,
         Command::Serve(args) => serve::run(args, screen).await,
         Command::Orders(args) => orders::run(args, screen).await,
+        Command::Refunds(args) => refunds::run(args, screen).await,
         Command::Points(args) => points::run(args, screen).await,
         Command::Dlq(args) => dlq::run(args, screen).await,
         Command::Queue(args) => queue::run(args, screen).await,
         Command::Simulate(args) => simulate::run(args, screen).await,
+        Command::Verify(args) => verify::run(args, screen),
         Command::Config(args) => config_check::run(args, screen),
     }
 }

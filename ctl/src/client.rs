@@ -11,8 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use wxpay_shared::{
     admin::{
-        DeadLetterList, DeadLetterView, Discard, Discarded, OrderView, PointsView, Problem, RegisterOrder, Replay,
-        Replayed,
+        DeadLetterList, DeadLetterView, Discard, Discarded, OrderView, PointsView, Problem, RegisterOrder,
+        RegisterRefund, Replay, Replayed,
     },
     ids::{MerchantName, NotificationId, OutTradeNo, UserId},
     queue::Depths,
@@ -132,6 +132,20 @@ impl Client {
     pub async fn close(&self, merchant: &MerchantName, out_trade_no: &OutTradeNo) -> Result<OrderView> {
         let path = ["orders", merchant.as_str(), out_trade_no.as_str(), "close"];
         Ok(self.ask(Method::POST, &path, &[], None::<&()>).await?.1)
+    }
+
+    /// Registers a refund before it is requested from WeChat.
+    ///
+    /// # Errors
+    /// [`Refused`] for an unknown order and for a number that is known with another amount.
+    pub async fn register_refund(
+        &self,
+        merchant: &MerchantName,
+        out_trade_no: &OutTradeNo,
+        refund: &RegisterRefund,
+    ) -> Result<OrderView> {
+        let path = ["orders", merchant.as_str(), out_trade_no.as_str(), "refunds"];
+        Ok(self.ask(Method::POST, &path, &[], Some(refund)).await?.1)
     }
 
     /// A points account.

@@ -1,7 +1,8 @@
 //! A merchant to try things with, whom WeChat does not know: made where nothing is configured, and kept.
 //!
-//! It is a configuration file like any other, with two random keys beside it, so every command can be pointed at it and
-//! a person can start their own from it. Only the owner can read what is made here.
+//! It is a configuration file like any other, with random keys beside it, so every command can be pointed at it and a
+//! person can start their own from it. The platform key's private half, which no real merchant has, is there too, for
+//! `wxpayctl simulate`. Only the owner can read what is made here.
 
 use std::{
     fs::{self, DirBuilder, OpenOptions},
@@ -11,17 +12,25 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
+use wxpay_shared::wechat::sender::SigningKey;
 
 use crate::random;
 
 /// The merchant's name.
 pub const NAME: &str = "dev";
+/// The id of the key with which WeChat is played to it.
+pub const PLATFORM_SERIAL: &str = "PUB_KEY_ID_0119000000010000000000000000000001";
+/// The private half of that key, beside the configuration.
+pub const PLATFORM_PRIVATE_FILE: &str = "dev-platform-private.pem";
 
 const CONFIG_FILE: &str = "dev.toml";
 const V2_KEY_FILE: &str = "dev-v2-key";
+const API_V3_KEY_FILE: &str = "dev-api-v3-key";
+const PLATFORM_PUBLIC_FILE: &str = "dev-platform-public.pem";
 const SEAL_KEY_FILE: &str = "dev-seal-key";
-const CONFIG: &str = r#"# A merchant to try things with, made by `wxpayctl`. WeChat does not know it.
+/// What was written before the merchant spoke v3.
+const CONFIG_V2: &str = r#"# A merchant to try things with, made by `wxpayctl`. WeChat does not know it.
 data_dir = "."
 
 [seal]
@@ -34,22 +43,48 @@ v2_key_file = "dev-v2-key"
 points = "1/100"
 "#;
 
-/// The configuration file of the development merchant in this directory, and whether it was made just now.
+/// The configuration file of the development merchant in this directory, and whether it was made just now. One that was
+/// made before the merchant spoke v3 is completed, unless somebody changed it since.
 ///
 /// # Errors
 /// Where the directory cannot be written.
 pub fn ensure(data_dir: &Path) -> Result<(PathBuf, bool)> {
     private_dir(data_dir)?;
     let file = data_dir.join(CONFIG_FILE);
-    if file.exists() {
+    let before = match fs::read_to_string(&file) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", file.display())),
+    };
+    if before.as_deref().is_some_and(|text| text != CONFIG_V2) {
         return Ok((file, false));
     }
-    for key in [V2_KEY_FILE, SEAL_KEY_FILE] {
+    for key in [V2_KEY_FILE, API_V3_KEY_FILE, SEAL_KEY_FILE] {
         stored_key(&data_dir.join(key))?;
     }
+    let public = platform_key(&data_dir.join(PLATFORM_PRIVATE_FILE))?.public_pem().context("the platform key")?;
+    write_private(&data_dir.join(PLATFORM_PUBLIC_FILE), &public)?;
     // Last, so that a configuration that is there has its keys.
-    write_private(&file, CONFIG)?;
-    Ok((file, true))
+    write_private(&file, &config())?;
+    Ok((file, before.is_none()))
+}
+
+fn config() -> String {
+    format!(
+        "{CONFIG_V2}api_v3_key_file = \"{API_V3_KEY_FILE}\"\n\n[merchants.dev.platform_public_keys]\n\
+         {PLATFORM_SERIAL} = \"{PLATFORM_PUBLIC_FILE}\"\n"
+    )
+}
+
+/// The platform key in this file; a new one is written there first where there is none.
+fn platform_key(file: &Path) -> Result<SigningKey> {
+    if !file.exists() {
+        let key = SigningKey::generate(PLATFORM_SERIAL).context("the platform key")?;
+        write_private(file, key.private_pem().context("the platform key")?.expose_secret())?;
+        return Ok(key);
+    }
+    let pem = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    SigningKey::from_pem(PLATFORM_SERIAL, &pem).with_context(|| file.display().to_string())
 }
 
 /// The key in this file; a random one is written there first where there is none.
@@ -109,10 +144,27 @@ mod tests {
 
         let config = Config::load(Some(&file), []).unwrap();
         assert!(config.seal_keys().unwrap().is_some());
-        assert!(Merchants::open(&config).unwrap().get(NAME).is_some());
+        assert!(Merchants::open(&config).unwrap().get(NAME).unwrap().v3.is_some());
         for entry in fs::read_dir(&data_dir).unwrap() {
             assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o077, 0);
         }
         assert_eq!(fs::metadata(&data_dir).unwrap().permissions().mode() & 0o077, 0);
+    }
+
+    #[test]
+    fn one_from_before_v3_is_completed_and_a_changed_one_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(CONFIG_FILE);
+        stored_key(&directory.path().join(V2_KEY_FILE)).unwrap();
+        let key = fs::read_to_string(directory.path().join(V2_KEY_FILE)).unwrap();
+        fs::write(&file, CONFIG_V2).unwrap();
+        assert_eq!(ensure(directory.path()).unwrap(), (file.clone(), false));
+        assert_eq!(fs::read_to_string(directory.path().join(V2_KEY_FILE)).unwrap(), key);
+        assert!(Merchants::open(&Config::load(Some(&file), []).unwrap()).unwrap().get(NAME).unwrap().v3.is_some());
+
+        let changed = format!("# mine\n{CONFIG_V2}");
+        fs::write(&file, &changed).unwrap();
+        assert_eq!(ensure(directory.path()).unwrap(), (file.clone(), false));
+        assert_eq!(fs::read_to_string(&file).unwrap(), changed);
     }
 }

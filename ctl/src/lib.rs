@@ -8,12 +8,14 @@ pub mod cli;
 pub mod screen;
 
 mod orders;
+mod refunds;
 mod points;
 mod dlq;
 mod queue;
 pub mod client;
 
 mod simulate;
+mod verify;
 mod random;
 pub mod wechat_sender;
 

@@ -1,12 +1,10 @@
-//! WeChat's part: builds a notification as WeChat writes it, signs it, posts it, and reads the reply as WeChat would.
+//! WeChat's part: posts a notification, and reads the reply as WeChat would.
 //!
-//! A [`Notice`] is honest until it is changed: changes before [`Notice::signed`] are WeChat saying something else, changes
-//! after it are somebody on the way. Both are what tests and `wxpayctl simulate` are for.
+//! What is posted is built by [`v2`] and [`v3`]. It is honest until it is changed: changes before the signature are
+//! WeChat saying something else, changes after it are somebody on the way. Both are what tests and `wxpayctl simulate`
+//! are for.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
 use jiff::{Timestamp, tz};
@@ -15,116 +13,94 @@ use reqwest::{
     header::{ACCEPT, CONTENT_TYPE, PRAGMA, USER_AGENT},
 };
 use wxpay_shared::{
-    fen::Fen,
-    ids::{AppId, MchId, OutTradeNo},
-    wechat::{
-        keys::V2Key,
-        v2_sender,
-        v2_sign::{SignType, digest},
-        v2_xml::{self, Fields},
-    },
+    envelope::Api,
+    ids::{AppId, MchId, RefundId, TransactionId},
+    wechat::v2_xml,
 };
 
 use crate::{client::http_client, random};
 
+pub mod v2;
+pub mod v3;
+
 /// WeChat waits 5 s; a person who simulates wants to see how late a reply is, so this waits longer.
 const REPLY_BUDGET: Duration = Duration::from_secs(20);
-/// Of a reply that is no XML, this much is shown.
+/// Of a reply that is not of the expected form, this much is shown.
 const STRANGE_REPLY_MAX: usize = 200;
 
-/// A notification of APIv2: its fields, in the order in which WeChat writes them.
+/// Who is paid, as WeChat names them.
+#[derive(Clone, Debug)]
+pub struct Payee {
+    /// The merchant number; the provider's in service-provider mode.
+    pub mch_id: MchId,
+    /// The application; the provider's in service-provider mode.
+    pub appid: AppId,
+    /// The sub-merchant, in service-provider mode.
+    pub sub_mch_id: Option<MchId>,
+    /// The sub-merchant's application, where the order named one.
+    pub sub_appid: Option<AppId>,
+}
+
+/// A new number for a payment: 28 digits, as WeChat's own have today.
+///
+/// # Panics
+/// Never: it is made of digits.
+#[must_use]
+pub fn new_transaction_id(now: Timestamp) -> TransactionId {
+    TransactionId::parse(&numbered("42", now)).expect("28 digits are a transaction_id")
+}
+
+/// A new number for a refund, as WeChat makes it.
+///
+/// # Panics
+/// Never: it is made of digits.
+#[must_use]
+pub fn new_refund_id(now: Timestamp) -> RefundId {
+    RefundId::parse(&numbered("50", now)).expect("28 digits are a refund_id")
+}
+
+fn numbered(prefix: &str, now: Timestamp) -> String {
+    let day = tz::offset(8).to_datetime(now).strftime("%Y%m%d");
+    format!("{prefix}{}{day}{}", random::digits::<8>(), random::digits::<10>())
+}
+
+/// A notification, ready to be posted. Who has seen one whole could replay it, so it is never shown whole.
 #[derive(Clone)]
-pub struct Notice {
-    fields: BTreeMap<String, String>,
+pub struct Outgoing {
+    /// The protocol.
+    pub api: Api,
+    /// The headers that v3 adds, by name.
+    pub headers: Vec<(&'static str, String)>,
+    /// The exact bytes.
+    pub body: String,
 }
 
-/// Values are personal and names are not.
-impl std::fmt::Debug for Notice {
+impl std::fmt::Debug for Outgoing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.fields.keys()).finish()
+        f.debug_struct("Outgoing").field("api", &self.api).finish_non_exhaustive()
     }
 }
 
-impl Notice {
-    /// The notification of a successful payment, not signed yet. The transaction and the nonce are new each time.
+impl Outgoing {
+    /// The same with this header, new or changed on the way.
     #[must_use]
-    pub fn payment(
-        mch_id: &MchId,
-        appid: &AppId,
-        out_trade_no: &OutTradeNo,
-        total_fee: Fen,
-        paid_at: Timestamp,
-    ) -> Self {
-        let paid_at = tz::offset(8).to_datetime(paid_at);
-        Self { fields: BTreeMap::new() }
-            .with("return_code", "SUCCESS")
-            .with("result_code", "SUCCESS")
-            .with("appid", appid.as_str())
-            .with("mch_id", mch_id.as_str())
-            .with("nonce_str", random::hex_digits::<16>())
-            .with("openid", "oSIMULATEDpayer0000000000001")
-            .with("is_subscribe", "N")
-            .with("trade_type", "JSAPI")
-            .with("bank_type", "OTHERS")
-            .with("fee_type", "CNY")
-            .with("cash_fee", total_fee.get().to_string())
-            .with("out_trade_no", out_trade_no.as_str())
-            .with("time_end", paid_at.strftime("%Y%m%d%H%M%S").to_string())
-            // 28 digits, as WeChat's own have today.
-            .with(
-                "transaction_id",
-                format!("42{}{}{}", random::digits::<8>(), paid_at.strftime("%Y%m%d"), random::digits::<10>()),
-            )
-            .with("total_fee", total_fee.get().to_string())
+    pub fn with_header(self, name: &'static str, value: String) -> Self {
+        let mut changed = self.without_header(name);
+        changed.headers.push((name, value));
+        changed
     }
 
-    /// The same with this field, new or changed.
+    /// The same without this header.
     #[must_use]
-    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
-        self.fields.insert(name.to_owned(), value.into());
+    pub fn without_header(mut self, name: &str) -> Self {
+        self.headers.retain(|(known, _)| *known != name);
         self
     }
 
-    /// The same, paid in part by one rechargeable coupon of this much: `cash_fee` is lower, `total_fee` is not.
+    /// A header's value; empty where it is absent.
     #[must_use]
-    pub fn with_coupon(self, coupon: Fen) -> Self {
-        let total = Fen::parse(self.get("total_fee")).unwrap_or(Fen::ZERO);
-        let coupon_fee = coupon.get().to_string();
-        self.with("cash_fee", total.saturating_sub(coupon).get().to_string())
-            .with("coupon_fee", coupon_fee.clone())
-            .with("coupon_count", "1")
-            .with("coupon_type_0", "CASH")
-            .with("coupon_id_0", random::digits::<10>())
-            .with("coupon_fee_0", coupon_fee)
-    }
-
-    /// The same with the `sign` of its fields as they are now.
-    ///
-    /// # Panics
-    /// For more than 128 fields, which only a caller's own loop can make.
-    #[must_use]
-    pub fn signed(self, key: &V2Key, sign_type: SignType) -> Self {
-        let fields = Fields::from_pairs(self.iter()).expect("a few dozen fields of different names");
-        let sign = digest(&fields, key, sign_type);
-        drop(fields);
-        self.with("sign", sign)
-    }
-
-    /// A field's value; empty where it is absent.
-    #[must_use]
-    pub fn get(&self, name: &str) -> &str {
-        self.fields.get(name).map_or("", String::as_str)
-    }
-
-    /// Names and values, in the order of the document.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-
-    /// The body as WeChat posts it.
-    #[must_use]
-    pub fn xml(&self) -> String {
-        v2_sender::document("xml", self.iter())
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 }
 
@@ -138,11 +114,14 @@ pub struct Sender {
 /// What came back.
 #[derive(Clone, Debug)]
 pub struct Reply {
+    /// The protocol of what was posted.
+    pub api: Api,
     /// The HTTP status.
     pub status: u16,
-    /// `SUCCESS`, `FAIL`, or `None` where the body is not the expected XML: WeChat then sends again.
+    /// `SUCCESS` or `FAIL` as WeChat understands the reply (v2: the XML's `return_code`; v3: the status), or `None`
+    /// where it is not of the expected form.
     pub return_code: Option<String>,
-    /// What the receiver said, or the beginning of a body that is not the expected XML.
+    /// What the receiver said, or the beginning of a body that is not of the expected form.
     pub return_msg: String,
     /// From the first byte sent to the last byte received.
     pub took: Duration,
@@ -152,7 +131,7 @@ impl Reply {
     /// Whether WeChat takes it as received.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.status == 200 && self.return_code.as_deref() == Some("SUCCESS")
+        matches!(self.status, 200 | 204) && self.return_code.as_deref() == Some("SUCCESS")
     }
 
     /// Whether WeChat is plainly told to send again.
@@ -161,16 +140,41 @@ impl Reply {
         self.return_code.as_deref() == Some("FAIL")
     }
 
-    fn read(status: u16, body: &[u8], took: Duration) -> Self {
-        if let Ok(fields) = v2_xml::parse(body, "xml")
-            && let Some(return_code) = fields.get("return_code")
-        {
-            let return_msg = fields.get("return_msg").unwrap_or("").to_owned();
-            return Self { status, return_code: Some(return_code.to_owned()), return_msg, took };
+    /// In a word: the `return_code` in v2, the status in v3.
+    #[must_use]
+    pub fn word(&self) -> String {
+        match self.api {
+            Api::V2 => self.return_code.clone().unwrap_or_else(|| "?".to_owned()),
+            Api::V3 => format!("status {}", self.status),
+        }
+    }
+
+    fn read(api: Api, status: u16, body: &[u8], took: Duration) -> Self {
+        let (read, form) = match api {
+            Api::V2 => (read_v2(body), "XML"),
+            Api::V3 => (read_v3(status, body), "JSON"),
+        };
+        if let Some((return_code, return_msg)) = read {
+            return Self { api, status, return_code: Some(return_code), return_msg, took };
         }
         let shown: String = String::from_utf8_lossy(body).chars().take(STRANGE_REPLY_MAX).collect();
-        Self { status, return_code: None, return_msg: format!("not the expected XML: {shown:?}"), took }
+        Self { api, status, return_code: None, return_msg: format!("not the expected {form}: {shown:?}"), took }
     }
+}
+
+fn read_v2(body: &[u8]) -> Option<(String, String)> {
+    let fields = v2_xml::parse(body, "xml").ok()?;
+    Some((fields.get("return_code")?.to_owned(), fields.get("return_msg").unwrap_or("").to_owned()))
+}
+
+/// Only the status counts; a refusal must say so in JSON.
+fn read_v3(status: u16, body: &[u8]) -> Option<(String, String)> {
+    if matches!(status, 200 | 204) {
+        return Some(("SUCCESS".to_owned(), String::new()));
+    }
+    let problem: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let text = |name: &str| problem.get(name)?.as_str().map(str::to_owned);
+    (status >= 400 && text("code")? == "FAIL").then_some(("FAIL".to_owned(), text("message").unwrap_or_default()))
 }
 
 impl Sender {
@@ -186,20 +190,27 @@ impl Sender {
     ///
     /// # Errors
     /// Where no reply comes back.
-    pub async fn post(&self, notice: &Notice) -> Result<Reply> {
+    pub async fn post(&self, outgoing: &Outgoing) -> Result<Reply> {
         let begun = Instant::now();
-        let request = self
+        let content_type = match outgoing.api {
+            Api::V2 => "text/xml",
+            Api::V3 => "application/json",
+        };
+        let mut request = self
             .http
             .post(self.url.clone())
             .header(USER_AGENT, "Mozilla/4.0")
-            .header(CONTENT_TYPE, "text/xml")
+            .header(CONTENT_TYPE, content_type)
             .header(ACCEPT, "*/*")
             .header(PRAGMA, "no-cache")
-            .body(notice.xml());
+            .body(outgoing.body.clone());
+        for (name, value) in &outgoing.headers {
+            request = request.header(*name, value);
+        }
         let response = request.send().await.map_err(|error| self.unanswered(error))?;
         let status = response.status().as_u16();
         let body = response.bytes().await.map_err(|error| self.unanswered(error))?;
-        Ok(Reply::read(status, &body, begun.elapsed()))
+        Ok(Reply::read(outgoing.api, status, &body, begun.elapsed()))
     }
 
     fn unanswered(&self, error: reqwest::Error) -> anyhow::Error {
@@ -216,61 +227,11 @@ impl Sender {
 
 #[cfg(test)]
 mod tests {
-    use wxpay_shared::{
-        ids::MerchantName,
-        wechat::{
-            merchant_ids::MerchantIds,
-            v2_payment::{self, Notice as Read},
-            v2_sign::{SignRefusal, verify},
-        },
-    };
-
     use super::*;
-
-    fn key() -> V2Key {
-        V2Key::parse("192006250b4c09247ec02edce69f6a2d").unwrap()
-    }
-
-    fn notice() -> Notice {
-        let (mch_id, appid) = (MchId::parse("1900990001").unwrap(), AppId::parse("wx1").unwrap());
-        let order = OutTradeNo::parse("A1001").unwrap();
-        Notice::payment(&mch_id, &appid, &order, Fen::new(8800).unwrap(), "2026-03-18T02:20:30Z".parse().unwrap())
-    }
-
-    fn verdict(notice: &Notice) -> Result<(), SignRefusal> {
-        verify(&v2_xml::parse(notice.xml().as_bytes(), "xml").unwrap(), &key())
-    }
-
-    #[test]
-    fn a_signed_notice_is_what_ingress_and_worker_read() {
-        let (mch_id, appids) = (MchId::parse("1900990001").unwrap(), vec![AppId::parse("wx1").unwrap()]);
-        let ids = MerchantIds { mch_id, appids, sub_mch_ids: Vec::new(), sub_appids: Vec::new() };
-        for sign_type in [SignType::Md5, SignType::HmacSha256] {
-            let notice = notice().with("attach", "a&b=c <]]>").with_coupon(Fen::new(800).unwrap());
-            let xml = notice.signed(&key(), sign_type).xml();
-            let fields = v2_xml::parse(xml.as_bytes(), "xml").unwrap();
-            assert_eq!(verify(&fields, &key()), Ok(()));
-            let Ok(Read::Paid(payment)) = v2_payment::read(&fields, &MerchantName::parse("dev").unwrap(), &ids) else {
-                panic!("expected a payment")
-            };
-            assert_eq!(payment.amount, Fen::new(8800).unwrap());
-            assert_eq!(payment.transaction_id.as_str().len(), 28);
-            assert_eq!(payment.success_time, "2026-03-18T02:20:30Z".parse().unwrap());
-            assert_eq!((fields.get("cash_fee"), fields.get("coupon_fee")), (Some("8000"), Some("800")));
-        }
-    }
-
-    #[test]
-    fn what_is_changed_on_the_way_no_longer_verifies() {
-        let honest = notice().signed(&key(), SignType::Md5);
-        assert_eq!(verdict(&honest), Ok(()));
-        assert_eq!(verdict(&honest.with("total_fee", "1")), Err(SignRefusal::Wrong));
-        assert_eq!(verdict(&notice()), Err(SignRefusal::Missing));
-    }
 
     #[test]
     fn a_reply_is_read_as_wechat_reads_it() {
-        let read = |status, body: &str| Reply::read(status, body.as_bytes(), Duration::ZERO);
+        let read = |status, body: &str| Reply::read(Api::V2, status, body.as_bytes(), Duration::ZERO);
         let success =
             "<xml><return_code><![CDATA[SUCCESS]]></return_code><return_msg><![CDATA[OK]]></return_msg></xml>";
         assert!(read(200, success).is_success() && !read(502, success).is_success());
@@ -278,10 +239,20 @@ mod tests {
         let strange = read(200, "success");
         assert!(!strange.is_success() && !strange.is_fail());
         assert_eq!(strange.return_msg, "not the expected XML: \"success\"");
+
+        let read = |status, body: &str| Reply::read(Api::V3, status, body.as_bytes(), Duration::ZERO);
+        assert!(read(204, "").is_success() && read(200, r#"{"code":"FAIL"}"#).is_success());
+        assert!(read(401, r#"{"code":"FAIL","message":"no"}"#).is_fail());
+        for (status, body) in [(404, ""), (500, "<html>"), (302, r#"{"code":"FAIL"}"#), (201, "")] {
+            let strange = read(status, body);
+            assert!(!strange.is_success() && !strange.is_fail(), "{status} {body}");
+        }
     }
 
     #[test]
-    fn a_notice_shows_no_values() {
-        assert!(!format!("{:?}", notice()).contains("SIMULATED"));
+    fn numbers_are_as_long_as_wechats() {
+        let now = "2026-03-18T02:20:30Z".parse().unwrap();
+        assert_eq!(new_transaction_id(now).as_str().len(), 28);
+        assert_eq!(&new_refund_id(now).as_str()[10..18], "20260318");
     }
 }
