@@ -13,8 +13,14 @@ mod store_contract;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod manifest;
+#[cfg(test)]
 mod vectors;
 #[cfg(test)]
+mod vectors_v3;
+#[cfg(test)]
 mod pipeline;
+#[cfg(test)]
+mod protocol;
 #[cfg(test)]
 mod tidy;
