@@ -23,4 +23,6 @@ mod pipeline;
 #[cfg(test)]
 mod protocol;
 #[cfg(test)]
+mod example;
+#[cfg(test)]
 mod tidy;
