@@ -114,6 +114,7 @@ impl Worker {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = work => {}
+            () = Arc::clone(&self).forget() => {}
         }
         self.parts.consumer.pause().await;
         tasks.close();

@@ -82,6 +82,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let result = tokio::select! {
         () = serving => Ok(()),
         error = consumer.fatal() => Err(error.into()),
+        error = disk.failed() => Err(error.into()),
     };
     consumer.close().await;
     dead_letters.close().await;
