@@ -14,7 +14,7 @@ use wxpay_shared::order::OrderState;
 
 use crate::harness::{
     notice::Notice,
-    pair::{DEADLINE, Pair, binary},
+    pair::{API_V3_KEY, DEADLINE, Pair, binary},
     rabbitmq::Node,
     wait_until,
 };
@@ -154,6 +154,14 @@ fn a_bad_configuration_is_one_line_and_exit_code_64() {
     let file = directory.path().join("wxpay.toml");
     let seal = "[seal]\nkey = \"0123456789abcdef0123456789abcdef\"\n";
     let merchant = |key: &str| format!("[merchants.shop]\nmch_id = \"1\"\nappids = [\"a\"]\npoints = \"1/1\"\n{key}\n");
+    let keys = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/vectors/keys");
+    std::fs::copy(keys.join("platform_pubkey.public.pem"), directory.path().join("public")).unwrap();
+    let private = std::fs::read_to_string(keys.join("platform_pubkey.private.pkcs8.b64")).unwrap();
+    let private = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", private.trim());
+    std::fs::write(directory.path().join("private"), private).unwrap();
+    let v3 = |key: &str, file: &str| {
+        format!("api_v3_key = \"{key}\"\nplatform_public_keys = {{ PUB_KEY_ID_1 = \"{file}\" }}")
+    };
     let url = "[queue]\nurl = \"amqp://127.0.0.1:1\"\n";
     for (text, expected) in [
         ("[queue]\nprefech = 1\n".to_owned(), "queue.prefech: unknown field `prefech`"),
@@ -162,6 +170,15 @@ fn a_bad_configuration_is_one_line_and_exit_code_64() {
         (format!("{url}{seal}{}", merchant("v2_key = \"short-secret\"")), "merchants.shop.v2_key: "),
         (format!("{url}{seal}{}", merchant("")), "merchants.shop: set v2_key, or api_v3_key"),
         (format!("{url}{seal}{}", merchant("v2_key_file = \"nowhere\"")), "merchants.shop.v2_key_file: cannot read"),
+        (format!("{url}{seal}{}", merchant(&v3("short-secret", "public"))), "merchants.shop.api_v3_key: "),
+        (
+            format!("{url}{seal}{}", merchant(&v3(API_V3_KEY, "private"))),
+            "merchants.shop.platform_public_keys.PUB_KEY_ID_1: ",
+        ),
+        (
+            format!("{url}{seal}{}", merchant(&format!("api_v3_key = \"{API_V3_KEY}\""))),
+            "merchants.shop.api_v3_key: needs",
+        ),
     ] {
         std::fs::write(&file, &text).unwrap();
         for program in ["wxpay-ingress", "wxpay-worker"] {
