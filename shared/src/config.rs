@@ -21,6 +21,7 @@ use crate::{
     ids::{AppId, MchId, MerchantName},
     points::PointsRate,
     queue::QueueSettings,
+    store::open::SQL_SCHEMES,
 };
 
 mod load;
@@ -114,7 +115,7 @@ pub struct Queue {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// `embedded`.
+    /// `embedded`, `postgres://…` or `mysql://…`.
     url: Option<SecretString>,
     url_file: Option<PathBuf>,
 }
@@ -210,7 +211,7 @@ impl Config {
     /// [`ConfigError`] where the secret's file cannot be read.
     pub fn store_url(&self) -> Result<SecretString, ConfigError> {
         let url = self.secret("store.url", self.store.url.as_ref(), self.store.url_file.as_deref())?;
-        url_with_scheme("store.url", url, &[])
+        url_with_scheme("store.url", url, &SQL_SCHEMES)
     }
 
     /// How the queue is to be used.

@@ -1,0 +1,153 @@
+//! The schema: the scripts that make it, shipped inside the program, and which of them a database has.
+
+use sqlx::{
+    Error, SqlSafeStr as _, SqlStr,
+    migrate::{Migrate, MigrateError, Migration, MigrationType},
+};
+
+/// The table that says which scripts a database has. A shop's own tables may be in the same database.
+const TABLE: &str = "wxpay_migrations";
+
+/// A script that is part of this program.
+#[derive(Clone, Copy, Debug)]
+pub struct Script {
+    /// Its number; the schema's version after it.
+    pub version: i64,
+    /// What it makes.
+    pub name: &'static str,
+    pub(super) sql: &'static str,
+}
+
+/// A script, and whether a database has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Its number.
+    pub version: i64,
+    /// What it makes.
+    pub name: &'static str,
+    /// Whether the database has it.
+    pub applied: bool,
+}
+
+/// A database that this program must not use as it is. The text says what a person can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaError {
+    /// No script was ever run.
+    #[error("the database has no tables of wxpay-notify, and this program needs schema version {needed}: {CURE}")]
+    Missing {
+        /// What this program needs.
+        needed: i64,
+    },
+    /// Scripts are missing.
+    #[error("the database has schema version {found}, and this program needs version {needed}: {CURE}")]
+    Older {
+        /// What the database has.
+        found: i64,
+        /// What this program needs.
+        needed: i64,
+    },
+    /// A later program was here.
+    #[error("the database has schema version {found}, and this program knows versions up to {needed}: update it")]
+    Newer {
+        /// What the database has.
+        found: i64,
+        /// What this program needs.
+        needed: i64,
+    },
+    /// A script of this number was run, and it was another one.
+    #[error("the database's schema version {version} is not the one that this program knows by that number")]
+    Foreign {
+        /// The script's number.
+        version: i64,
+    },
+    /// A script ended halfway, on a server that cannot undo one.
+    #[error(
+        "the migration to schema version {version} did not finish: restore the database from a backup, or drop the \
+         tables if they are empty, and then {CURE}"
+    )]
+    Unfinished {
+        /// The script's number.
+        version: i64,
+    },
+}
+
+const CURE: &str = "run `wxpayctl migrate --apply`";
+
+/// What a database has, and the verdict on it.
+///
+/// # Errors
+/// Where the database cannot be asked.
+pub(super) async fn status<C: Migrate>(
+    connection: &mut C,
+    scripts: &[Script],
+) -> Result<(Vec<Step>, Result<(), SchemaError>), Error> {
+    let known = migrations(scripts);
+    let unfinished = existing(connection.dirty_version(TABLE).await)?.flatten();
+    let applied = existing(connection.list_applied_migrations(TABLE).await)?.unwrap_or_default();
+    let has = |version| applied.iter().any(|found| found.version == version && unfinished != Some(version));
+    let step =
+        |script: &Script| Step { version: script.version, name: script.name, applied: has(script.version) };
+    let steps = scripts.iter().map(step).collect();
+
+    let needed = scripts.last().map_or(0, |script| script.version);
+    let found = applied.iter().map(|applied| applied.version).max();
+    let foreign = applied.iter().find(|found| {
+        found.version <= needed
+            && !known.iter().any(|ours| ours.version == found.version && ours.checksum == found.checksum)
+    });
+    let verdict = match (found, foreign) {
+        _ if unfinished.is_some() => Err(SchemaError::Unfinished { version: unfinished.unwrap_or_default() }),
+        (None, _) => Err(SchemaError::Missing { needed }),
+        (Some(found), _) if found > needed => Err(SchemaError::Newer { found, needed }),
+        (_, Some(foreign)) => Err(SchemaError::Foreign { version: foreign.version }),
+        (Some(found), _) if applied.len() < scripts.len() => Err(SchemaError::Older { found, needed }),
+        (Some(_), None) => Ok(()),
+    };
+    Ok((steps, verdict))
+}
+
+/// Runs the scripts that a database does not have, alone among all who try.
+///
+/// # Errors
+/// Where a script failed: PostgreSQL then has nothing of it, MySQL may have a part.
+pub(super) async fn apply<C: Migrate>(connection: &mut C, scripts: &[Script]) -> Result<(), Error> {
+    let run = async {
+        connection.lock().await?;
+        connection.ensure_migrations_table(TABLE).await?;
+        let applied = connection.list_applied_migrations(TABLE).await?;
+        for script in migrations(scripts) {
+            if !applied.iter().any(|applied| applied.version == script.version) {
+                connection.apply(TABLE, &script).await?;
+            }
+        }
+        connection.unlock().await
+    };
+    run.await.map_err(plain)
+}
+
+fn migrations(scripts: &[Script]) -> Vec<Migration> {
+    let migration = |script: &Script| {
+        let sql: SqlStr = script.sql.into_sql_str();
+        Migration::new(script.version, script.name.into(), MigrationType::Simple, sql, false)
+    };
+    scripts.iter().map(migration).collect()
+}
+
+/// `None` where the table does not exist.
+fn existing<T>(asked: Result<T, MigrateError>) -> Result<Option<T>, Error> {
+    match asked.map_err(plain) {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) => {
+            let code = error.as_database_error().and_then(|error| error.code());
+            // PostgreSQL's and MySQL's code for a table that does not exist.
+            if matches!(code.as_deref(), Some("42P01" | "42S02")) { Ok(None) } else { Err(error) }
+        }
+    }
+}
+
+fn plain(error: MigrateError) -> Error {
+    match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error,
+        other => Error::Migrate(Box::new(other)),
+    }
+}
