@@ -18,7 +18,8 @@ use wxpay_shared::{
     clock::Clock,
     envelope::{Api, Envelope, SealKeys},
     ids::NotificationId,
-    merchant::Merchants,
+    merchant::LiveMerchants,
+    metric,
     queue::Publisher,
 };
 
@@ -32,7 +33,7 @@ use reply::Refusal;
 
 /// What the public side needs to run.
 pub struct Ingress {
-    merchants: Arc<Merchants>,
+    merchants: Arc<LiveMerchants>,
     seal: Arc<SealKeys>,
     publisher: Arc<dyn Publisher>,
     clock: Arc<dyn Clock>,
@@ -43,7 +44,7 @@ impl Ingress {
     /// An ingress for these merchants that publishes here.
     #[must_use]
     pub fn new(
-        merchants: Arc<Merchants>,
+        merchants: Arc<LiveMerchants>,
         seal: Arc<SealKeys>,
         publisher: Arc<dyn Publisher>,
         clock: Arc<dyn Clock>,
@@ -52,46 +53,69 @@ impl Ingress {
     }
 
     /// The flow. After `Ok` the notification is durable; after `Err` WeChat is told to send it again.
-    async fn accept(&self, request: Request) -> Result<NotificationId, Refusal> {
+    async fn accept(&self, request: Request, route: Api) -> Result<Accepted, Refusal> {
         let received_at = self.clock.now();
-        let notification = request::read(request, &self.merchants).await?;
-        verify::v2(&notification)?;
+        let merchants = self.merchants.now();
+        let notification = request::read(request, &merchants).await?;
+        let api = verify::verify(&notification, route, received_at)?;
 
         let id = NotificationId::new(received_at);
         let merchant = notification.merchant.name.clone();
-        let envelope = Envelope { id: id.clone(), merchant, api: Api::V2, received_at, body: notification.body };
+        let envelope = Envelope { id: id.clone(), merchant, api, received_at, body: notification.body };
         self.publisher.publish(envelope.seal(&self.seal)).await?;
-        Ok(id)
+        Ok(Accepted { id, api })
     }
+
+    /// The flow's answer, counted and logged.
+    async fn answer(&self, request: Request, route: Api) -> Response {
+        let path = request.uri().path().to_owned();
+        let merchants = self.merchants.now();
+        // A path that names no merchant is the caller's to choose and must not become a label.
+        let merchant = request::merchant_of(&path, &merchants).map_or("", |merchant| merchant.name.as_str());
+        match self.accept(request, route).await {
+            Ok(Accepted { id, api }) => {
+                tracing::debug!(notification = %id, path, "accepted");
+                metric::notification(merchant, api.code(), "accepted");
+                reply::success(api)
+            }
+            Err(refusal) => {
+                metric::notification(merchant, route.code(), refusal.code());
+                self.refusals.log(&path, refusal);
+                reply::failure(route, refusal)
+            }
+        }
+    }
+}
+
+/// A notification that is durable.
+struct Accepted {
+    id: NotificationId,
+    /// The protocol in which it came: a v2 refund notice may arrive on the v3 route.
+    api: Api,
 }
 
 /// The public routes.
 pub fn router(ingress: Arc<Ingress>) -> Router {
-    Router::new()
-        .route("/v2/{merchant}", any(notify_v2))
-        // WeChat follows no redirects, so a notify_url with a slash too many is served as it is.
-        .route("/v2/{merchant}/", any(notify_v2))
-        .layer(CatchPanicLayer::custom(|_| reply::v2_failure(Refusal::Internal)))
-        .with_state(ingress)
+    let routes = |api: Api, path: &str| {
+        let notify = move |State(ingress): State<Arc<Ingress>>, request: Request| async move {
+            ingress.answer(request, api).await
+        };
+        Router::new()
+            .route(path, any(notify))
+            // WeChat follows no redirects, so a notify_url with a slash too many is served as it is.
+            .route(&format!("{path}/"), any(notify))
+            .layer(CatchPanicLayer::custom(move |_| reply::failure(api, Refusal::Internal)))
+    };
+    routes(Api::V2, "/v2/{merchant}").merge(routes(Api::V3, "/v3/{merchant}")).with_state(ingress)
 }
 
 /// The routes for whoever watches the program.
 pub fn ops_router(ingress: Arc<Ingress>) -> Router {
-    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(ready)).with_state(ingress)
-}
-
-async fn notify_v2(State(ingress): State<Arc<Ingress>>, request: Request) -> Response {
-    let path = request.uri().path().to_owned();
-    match ingress.accept(request).await {
-        Ok(id) => {
-            tracing::debug!(notification = %id, path, "accepted");
-            reply::v2_success()
-        }
-        Err(refusal) => {
-            ingress.refusals.log(&path, refusal);
-            reply::v2_failure(refusal)
-        }
-    }
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(async || metric::page()))
+        .with_state(ingress)
 }
 
 async fn ready(State(ingress): State<Arc<Ingress>>) -> Response {

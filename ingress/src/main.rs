@@ -11,9 +11,9 @@ use wxpay_shared::{
     clock::SystemClock,
     config::{Config, ConfigError, EMBEDDED},
     http,
-    merchant::Merchants,
+    merchant::{LiveMerchants, Merchants},
     queue::rabbit::RabbitPublisher,
-    runtime,
+    reload, runtime,
 };
 
 /// Receives WeChat Pay's notifications and publishes them to RabbitMQ.
@@ -28,8 +28,11 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    runtime::init_logging("info");
-    runtime::exit_code(run(arguments).await)
+    let result = match runtime::start("info") {
+        Ok(()) => run(arguments).await,
+        Err(error) => Err(error),
+    };
+    runtime::exit_code(result)
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -50,9 +53,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tracing::info!(listen = %listener.local_addr()?, ops_listen = %ops_listener.local_addr()?, "wxpay-ingress starts");
 
     let publisher = Arc::new(RabbitPublisher::start(url, config.queue_settings()));
-    let ingress =
-        Arc::new(Ingress::new(Arc::new(merchants), Arc::new(seal), Arc::clone(&publisher) as _, Arc::new(SystemClock)));
+    let merchants = Arc::new(LiveMerchants::new(merchants));
     let shutdown = runtime::shutdown_token()?;
+    reload::watch(arguments.config, Arc::clone(&merchants), shutdown.clone())?;
+    let ingress = Ingress::new(merchants, Arc::new(seal), Arc::clone(&publisher) as _, Arc::new(SystemClock));
+    let ingress = Arc::new(ingress);
     let grace = runtime::FINISH_BUDGET;
     let serving = async {
         tokio::join!(

@@ -4,6 +4,8 @@ use std::sync::Mutex;
 
 use tokio::time::{Duration, Instant};
 
+use wxpay_shared::wechat::v3_sign::V3Refusal;
+
 use crate::reply::Refusal;
 
 const LINES_PER_SECOND: u32 = 10;
@@ -24,6 +26,8 @@ impl RefusalLog {
         let Some(suppressed) = self.permit() else { return };
         let path: String = path.chars().take(PATH_MAX).collect();
         match refusal {
+            // WeChat tests in this way that signatures are checked. The right notification follows.
+            Refusal::V3(V3Refusal::Probe) => tracing::debug!(path, "refused a signature probe"),
             Refusal::Publish(_) | Refusal::Internal => {
                 tracing::error!(path, reason = refusal.code(), suppressed, "could not accept a notification");
             }
@@ -35,8 +39,10 @@ impl RefusalLog {
             | Refusal::Xml(_)
             | Refusal::Sign(_)
             | Refusal::NotANotice
-            | Refusal::MerchantMismatch => {
-                tracing::warn!(path, reason = refusal.code(), suppressed, "refused a request")
+            | Refusal::MerchantMismatch
+            | Refusal::Undecryptable
+            | Refusal::V3(_) => {
+                tracing::warn!(path, reason = refusal.code(), suppressed, "refused a request");
             }
         }
     }

@@ -1,15 +1,16 @@
 //! What WeChat is told: one table of refusals, and the exact bytes of each reply.
 //!
 //! v2 looks at the XML's `return_code` and at nothing else, so a refusal has a status of its own only where HTTP itself
-//! is at fault. A reason is short, holds nothing that came in, and tells a forger nothing that helps him.
+//! is at fault; v3 looks at the status and at nothing else. A reason is short, holds nothing that came in, and tells a forger nothing that helps him.
 
 use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use wxpay_shared::{
+    envelope::Api,
     queue::PublishError,
-    wechat::{v2_sign::SignRefusal, v2_xml::XmlError},
+    wechat::{v2_sign::SignRefusal, v2_xml::XmlError, v3_sign::V3Refusal},
 };
 
 /// The reply that ends WeChat's repeats. Byte for byte what the vendor's pages show.
@@ -46,6 +47,12 @@ pub enum Refusal {
     /// Signed, but for another merchant number.
     #[error("mch_id is not this merchant's")]
     MerchantMismatch,
+    /// A v2 refund notice that does not open under the merchant's key.
+    #[error("req_info cannot be opened")]
+    Undecryptable,
+    /// Not signed by WeChat, by v3's rules.
+    #[error("{0}")]
+    V3(#[from] V3Refusal),
     /// Authentic, but not durable.
     #[error("try again: {0}")]
     Publish(#[from] PublishError),
@@ -76,6 +83,8 @@ impl Refusal {
             Self::Sign(SignRefusal::Ambiguous) => "ambiguous_signature",
             Self::NotANotice => "not_a_notice",
             Self::MerchantMismatch => "merchant_mismatch",
+            Self::Undecryptable => "decrypt_failed",
+            Self::V3(refusal) => refusal.code(),
             Self::Publish(PublishError::NotConnected) => "queue_not_connected",
             Self::Publish(PublishError::Blocked) => "queue_blocked",
             Self::Publish(PublishError::Busy) => "queue_busy",
@@ -87,6 +96,7 @@ impl Refusal {
         }
     }
 
+    /// v2 looks at the XML and at nothing else.
     const fn v2_status(self) -> StatusCode {
         match self {
             Self::UnknownMerchant => StatusCode::NOT_FOUND,
@@ -99,21 +109,69 @@ impl Refusal {
             | Self::Sign(_)
             | Self::NotANotice
             | Self::MerchantMismatch
+            | Self::Undecryptable
+            | Self::V3(_)
             | Self::Publish(_) => StatusCode::OK,
+        }
+    }
+
+    /// v3 looks at the status and at nothing else.
+    const fn v3_status(self) -> StatusCode {
+        match self {
+            Self::UnknownMerchant
+            | Self::MethodNotAllowed
+            | Self::BodyTooLarge
+            | Self::BodyTimeout
+            | Self::Internal => self.v2_status(),
+            Self::V3(
+                V3Refusal::UnsupportedSignatureType
+                | V3Refusal::StaleTimestamp
+                | V3Refusal::UnknownSerial
+                | V3Refusal::Expired
+                | V3Refusal::Probe
+                | V3Refusal::BadSignature,
+            )
+            | Self::Sign(_)
+            | Self::Undecryptable
+            | Self::MerchantMismatch => StatusCode::UNAUTHORIZED,
+            Self::V3(
+                V3Refusal::MissingHeader(_)
+                | V3Refusal::DuplicateHeader(_)
+                | V3Refusal::MalformedHeader(_)
+                | V3Refusal::BadJson,
+            )
+            | Self::BodyUnreadable
+            | Self::Xml(_)
+            | Self::NotANotice => StatusCode::BAD_REQUEST,
+            Self::Publish(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
 
 /// SUCCESS: WeChat will not send this notification again.
 #[must_use]
-pub fn v2_success() -> Response {
-    ([(CONTENT_TYPE, "text/xml; charset=utf-8")], V2_SUCCESS).into_response()
+pub fn success(api: Api) -> Response {
+    match api {
+        Api::V2 => ([(CONTENT_TYPE, XML)], V2_SUCCESS).into_response(),
+        Api::V3 => StatusCode::NO_CONTENT.into_response(),
+    }
 }
 
 /// FAIL with the reason: WeChat will send it again.
 #[must_use]
-pub fn v2_failure(refusal: Refusal) -> Response {
-    let body =
-        format!("<xml><return_code><![CDATA[FAIL]]></return_code><return_msg><![CDATA[{refusal}]]></return_msg></xml>");
-    (refusal.v2_status(), [(CONTENT_TYPE, "text/xml; charset=utf-8")], body).into_response()
+pub fn failure(route: Api, refusal: Refusal) -> Response {
+    match route {
+        Api::V2 => {
+            let body = format!(
+                "<xml><return_code><![CDATA[FAIL]]></return_code><return_msg><![CDATA[{refusal}]]></return_msg></xml>"
+            );
+            (refusal.v2_status(), [(CONTENT_TYPE, XML)], body).into_response()
+        }
+        Api::V3 => {
+            let body = serde_json::json!({ "code": "FAIL", "message": refusal.to_string() });
+            (refusal.v3_status(), axum::Json(body)).into_response()
+        }
+    }
 }
+
+const XML: &str = "text/xml; charset=utf-8";

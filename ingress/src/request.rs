@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::{
     body::{Body, Bytes},
     extract::Request,
-    http::{Method, header::CONTENT_LENGTH},
+    http::{HeaderMap, Method, header::CONTENT_LENGTH},
 };
 use tokio::time::timeout;
 use wxpay_shared::merchant::{Merchant, Merchants};
@@ -26,11 +26,13 @@ const DRAIN_MAX: usize = 1024 * 1024;
 pub struct Notification<'m> {
     /// On whose path it came.
     pub merchant: &'m Merchant,
+    /// Its headers.
+    pub headers: HeaderMap,
     /// Its bytes.
     pub body: Bytes,
 }
 
-/// Reads a request on `/v2/{merchant}`.
+/// Reads a request on `/v2/{merchant}` or `/v3/{merchant}`.
 ///
 /// # Errors
 /// [`Refusal`]: not a POST, no such merchant, too large, too slow.
@@ -38,11 +40,16 @@ pub async fn read(request: Request, merchants: &Merchants) -> Result<Notificatio
     if request.method() != Method::POST {
         return Err(Refusal::MethodNotAllowed);
     }
-    let name = request.uri().path().trim_end_matches('/').rsplit('/').next().unwrap_or("");
-    let merchant = merchants.get(name).ok_or(Refusal::UnknownMerchant)?;
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let body = timeout(BODY_BUDGET, read_body(request.into_body(), announced)).await;
-    Ok(Notification { merchant, body: body.map_err(|_| Refusal::BodyTimeout)?? })
+    let merchant = merchant_of(request.uri().path(), merchants).ok_or(Refusal::UnknownMerchant)?;
+    let (head, body) = request.into_parts();
+    let announced = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let body = timeout(BODY_BUDGET, read_body(body, announced)).await.map_err(|_| Refusal::BodyTimeout)??;
+    Ok(Notification { merchant, headers: head.headers, body })
+}
+
+/// The merchant whose name is the last part of the path.
+pub fn merchant_of<'m>(path: &str, merchants: &'m Merchants) -> Option<&'m Merchant> {
+    path.trim_end_matches('/').rsplit('/').next().and_then(|name| merchants.get(name))
 }
 
 async fn read_body(body: Body, announced: Option<usize>) -> Result<Bytes, Refusal> {

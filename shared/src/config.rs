@@ -13,18 +13,17 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
 
 use crate::{
-    envelope::SealKeys,
     ids::{AppId, MchId, MerchantName},
     points::PointsRate,
     queue::QueueSettings,
-    store::open::SQL_SCHEMES,
 };
 
 mod load;
+mod secrets;
 
 /// What stands before every key's name in the environment.
 pub const ENV_PREFIX: &str = "WXPAY__";
@@ -32,8 +31,6 @@ pub const ENV_PREFIX: &str = "WXPAY__";
 pub const DEFAULT_FILE: &str = "wxpay.toml";
 /// The value of `queue.url` and `store.url` that needs no server.
 pub const EMBEDDED: &str = "embedded";
-/// The seal key's least length in bytes.
-const SEAL_KEY_MIN: usize = 32;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -146,8 +143,75 @@ pub struct Merchant {
     pub sub_appids: Vec<AppId>,
     v2_key: Option<SecretString>,
     v2_key_file: Option<PathBuf>,
+    previous_v2_key: Option<SecretString>,
+    previous_v2_key_file: Option<PathBuf>,
+    api_v3_key: Option<SecretString>,
+    api_v3_key_file: Option<PathBuf>,
+    previous_api_v3_key: Option<SecretString>,
+    previous_api_v3_key_file: Option<PathBuf>,
+    /// Files with WeChat's platform certificates (PEM); each brings its serial.
+    #[serde(default)]
+    pub platform_certificates: Vec<PathBuf>,
+    /// Files with WeChat Pay public keys (PEM), by their id `PUB_KEY_ID_…`.
+    #[serde(default)]
+    pub platform_public_keys: BTreeMap<String, PathBuf>,
+    /// Which refund notices are applied.
+    #[serde(default)]
+    pub refunds: Refunds,
     /// Points per fen, for orders that bring no rate of their own.
     pub points: PointsRate,
+}
+
+/// Which refund notices of a merchant are applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refunds {
+    /// Every one that fits its order, those from the merchant console included.
+    #[default]
+    Any,
+    /// Only those that the merchant's app registered; every other one becomes a dead letter.
+    RegisteredOnly,
+}
+
+/// A merchant's secrets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MerchantKey {
+    /// The API key of v2.
+    V2,
+    /// The API key of v2 before the last change.
+    PreviousV2,
+    /// The `APIv3` key.
+    ApiV3,
+    /// The `APIv3` key before the last change.
+    PreviousApiV3,
+}
+
+impl MerchantKey {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::V2, Self::PreviousV2, Self::ApiV3, Self::PreviousApiV3];
+
+    /// The setting's name within the merchant's section.
+    #[must_use]
+    pub const fn setting(self) -> &'static str {
+        match self {
+            Self::V2 => "v2_key",
+            Self::PreviousV2 => "previous_v2_key",
+            Self::ApiV3 => "api_v3_key",
+            Self::PreviousApiV3 => "previous_api_v3_key",
+        }
+    }
+}
+
+impl Merchant {
+    fn key(&self, key: MerchantKey) -> (Option<&SecretString>, Option<&Path>) {
+        let (value, file) = match key {
+            MerchantKey::V2 => (&self.v2_key, &self.v2_key_file),
+            MerchantKey::PreviousV2 => (&self.previous_v2_key, &self.previous_v2_key_file),
+            MerchantKey::ApiV3 => (&self.api_v3_key, &self.api_v3_key_file),
+            MerchantKey::PreviousApiV3 => (&self.previous_api_v3_key, &self.previous_api_v3_key_file),
+        };
+        (value.as_ref(), file.as_deref())
+    }
 }
 
 /// A configuration that cannot be used: the setting, and what is wrong with it. Never a value.
@@ -196,24 +260,6 @@ impl Config {
         self.path(&self.data_dir.0)
     }
 
-    /// The queue's address; [`EMBEDDED`] unless set.
-    ///
-    /// # Errors
-    /// [`ConfigError`] where the secret's file cannot be read.
-    pub fn queue_url(&self) -> Result<SecretString, ConfigError> {
-        let url = self.secret("queue.url", self.queue.url.as_ref(), self.queue.url_file.as_deref())?;
-        url_with_scheme("queue.url", url, &["amqp://", "amqps://"])
-    }
-
-    /// The store's address; [`EMBEDDED`] unless set.
-    ///
-    /// # Errors
-    /// [`ConfigError`] where the secret's file cannot be read.
-    pub fn store_url(&self) -> Result<SecretString, ConfigError> {
-        let url = self.secret("store.url", self.store.url.as_ref(), self.store.url_file.as_deref())?;
-        url_with_scheme("store.url", url, &SQL_SCHEMES)
-    }
-
     /// How the queue is to be used.
     #[must_use]
     pub fn queue_settings(&self) -> QueueSettings {
@@ -223,87 +269,6 @@ impl Config {
             retry_delays: self.queue.retry_delays.clone(),
         }
     }
-
-    /// The admin API's token, if it has one.
-    ///
-    /// # Errors
-    /// [`ConfigError`] where the file cannot be read, or where a token is required and absent.
-    pub fn admin_token(&self) -> Result<Option<SecretString>, ConfigError> {
-        let worker = &self.worker;
-        let token =
-            self.secret("worker.admin_token", worker.admin_token.as_ref(), worker.admin_token_file.as_deref())?;
-        if token.is_none() && !worker.admin_listen.ip().is_loopback() {
-            return Err(ConfigError::new("worker.admin_token", "required, since worker.admin_listen is not loopback"));
-        }
-        Ok(token)
-    }
-
-    /// The seal's keys; `None` where none is configured.
-    ///
-    /// # Errors
-    /// [`ConfigError`] where a file cannot be read or a key is too short.
-    pub fn seal_keys(&self) -> Result<Option<SealKeys>, ConfigError> {
-        let seal = &self.seal;
-        let long_enough = |setting: &str, key: &SecretString| match key.expose_secret().len() {
-            length if length < SEAL_KEY_MIN => {
-                Err(ConfigError::new(setting, format!("expected at least {SEAL_KEY_MIN} characters, got {length}")))
-            }
-            _ => Ok(()),
-        };
-        let Some(current) = self.secret("seal.key", seal.key.as_ref(), seal.key_file.as_deref())? else {
-            return Ok(None);
-        };
-        long_enough("seal.key", &current)?;
-        let previous =
-            self.secret("seal.previous_key", seal.previous_key.as_ref(), seal.previous_key_file.as_deref())?;
-        if let Some(previous) = &previous {
-            long_enough("seal.previous_key", previous)?;
-        }
-        let previous = previous.as_ref().map(|key| key.expose_secret().as_bytes());
-        Ok(Some(SealKeys::new(current.expose_secret().as_bytes(), previous)))
-    }
-
-    /// A merchant's API key for v2 as it is configured; `None` where it has none.
-    ///
-    /// # Errors
-    /// [`ConfigError`] where the file cannot be read.
-    pub fn v2_key(&self, name: &MerchantName, merchant: &Merchant) -> Result<Option<SecretString>, ConfigError> {
-        let setting = format!("merchants.{name}.v2_key");
-        self.secret(&setting, merchant.v2_key.as_ref(), merchant.v2_key_file.as_deref())
-    }
-
-    /// A secret from its two places, of which at most one may be set. A file's byte order mark and last line end are
-    /// not part of the secret.
-    fn secret(
-        &self,
-        setting: &str,
-        value: Option<&SecretString>,
-        file: Option<&Path>,
-    ) -> Result<Option<SecretString>, ConfigError> {
-        match (value, file) {
-            (Some(_), Some(_)) => Err(ConfigError::new(setting, format!("set either {setting} or {setting}_file"))),
-            (Some(value), None) => Ok(Some(value.clone())),
-            (None, None) => Ok(None),
-            (None, Some(file)) => {
-                let path = self.path(file);
-                let text = std::fs::read_to_string(&path).map_err(|error| {
-                    ConfigError::new(format!("{setting}_file"), format!("cannot read {}: {error}", path.display()))
-                })?;
-                let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-                let text = text.strip_suffix('\n').unwrap_or(text);
-                Ok(Some(text.strip_suffix('\r').unwrap_or(text).into()))
-            }
-        }
-    }
-}
-
-fn url_with_scheme(setting: &str, url: Option<SecretString>, schemes: &[&str]) -> Result<SecretString, ConfigError> {
-    let url = url.unwrap_or_else(|| EMBEDDED.into());
-    if url.expose_secret() == EMBEDDED || schemes.iter().any(|scheme| url.expose_secret().starts_with(scheme)) {
-        return Ok(url);
-    }
-    let known = schemes.iter().fold(EMBEDDED.to_owned(), |known, scheme| format!("{known}, {scheme}…"));
-    Err(ConfigError::new(setting, format!("expected one of {known}")))
 }
 
 impl Default for DataDir {

@@ -30,7 +30,7 @@ const HEADER_RECEIVED_AT: &str = "wxpay-received-at";
 const HEADER_SEAL: &str = "wxpay-seal";
 
 /// What a queue carries. Id, headers and body never change on the way; only the log grows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Message {
     /// The notification's id (AMQP `message_id`); for a foreign message without a valid one, derived from its body.
     pub id: NotificationId,
@@ -84,7 +84,9 @@ pub enum Api {
 }
 
 impl Api {
-    const fn code(self) -> &'static str {
+    /// `v2` or `v3`.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
         match self {
             Self::V2 => "v2",
             Self::V3 => "v3",
@@ -93,7 +95,7 @@ impl Api {
 }
 
 /// A notification that ingress authenticated.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// Our number for it.
     pub id: NotificationId,
@@ -178,6 +180,20 @@ impl Envelope {
                 .map_err(|_| unsealed("header wxpay-received-at is no time"))?,
             body: message.body.clone(),
         })
+    }
+}
+
+/// Without headers and body: a signed notification is evidence, and personal.
+impl std::fmt::Debug for Message {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Message").field("id", &self.id).field("log", &self.log).finish_non_exhaustive()
+    }
+}
+
+/// Without the body.
+impl std::fmt::Debug for Envelope {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Envelope").field("id", &self.id).field("merchant", &self.merchant).finish_non_exhaustive()
     }
 }
 

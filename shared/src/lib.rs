@@ -21,6 +21,8 @@ pub mod settled;
 
 pub mod config;
 pub mod merchant;
+pub mod metric;
+pub mod reload;
 pub mod admin;
 pub mod http;
 pub mod runtime;

@@ -93,7 +93,8 @@ pub trait Consumer: Settle {
 /// What can become of a message.
 #[async_trait]
 pub trait Settle: Send + Sync {
-    /// These are done. A ticket from before a reconnect is dropped silently: its message comes again.
+    /// These are done. An ack is not confirmed: a crash right after it may bring the messages again. A ticket from before
+    /// a reconnect is dropped silently, here and in the other methods: its message comes again.
     ///
     /// # Errors
     /// [`QueueError`]: the messages may come again.

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::ConfigError;
+use crate::{config::ConfigError, metric, wechat::self_test};
 
 /// From SIGTERM to the end of the process, at most.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
@@ -18,15 +18,32 @@ pub const LOG_FILTER: &str = "WXPAY_LOG";
 /// The environment variable with the log format: `text` or `json`.
 pub const LOG_FORMAT: &str = "WXPAY_LOG_FORMAT";
 
+/// What libraries may log at most, whatever the filter says: below these levels they print messages with their bodies.
+const QUIET: [&str; 3] = ["lapin=error", "amq_protocol=error", "sled=warn"];
+
 /// Starts logging to standard error.
 pub fn init_logging(default_filter: &str) {
     let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(default_filter));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = QUIET.iter().fold(filter, |filter, directive| {
+        filter.add_directive(directive.parse().expect("the directives above are well-formed"))
+    });
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
     if std::env::var(LOG_FORMAT).is_ok_and(|format| format == "json") {
         subscriber.json().init();
     } else {
         subscriber.init();
     }
+}
+
+/// What every program does before anything else: starts logging and counting, and proves its cryptography.
+///
+/// # Errors
+/// Where an algorithm computes something else than its known answer: the program must not go on.
+pub fn start(default_filter: &str) -> anyhow::Result<()> {
+    init_logging(default_filter);
+    metric::init();
+    self_test::self_test().map_err(|algorithm| anyhow::anyhow!("the cryptography is broken: {algorithm}"))
 }
 
 /// A token that fires at SIGTERM or SIGINT.

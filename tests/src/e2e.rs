@@ -11,6 +11,8 @@ mod rabbit_faults;
 #[cfg(test)]
 mod store_contract;
 #[cfg(test)]
+mod sql_store;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod vectors;

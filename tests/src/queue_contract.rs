@@ -11,23 +11,16 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio::{
-    sync::{Mutex, MutexGuard},
-    time::timeout,
-};
+use tokio::time::timeout;
 use wxpay_shared::{
     envelope::{Attempt, Log, Message},
-    queue::{
-        Consumer, DeadLetters, Delivery, Desk, Home as Where, Publisher, QueueError, QueueSettings, Settle,
-        rabbit::{RabbitConsumer, RabbitDeadLetters, RabbitPublisher},
-    },
+    queue::{Consumer, DeadLetters, Delivery, Desk, Home as Where, Publisher, QueueError, QueueSettings, Settle},
     reason::{Reason, Rejection},
 };
 
-use crate::harness::{
-    rabbitmq::{self, Node},
-    wait_until,
-};
+use crate::harness::wait_until;
+
+mod homes;
 
 /// Long enough for a slow machine, and never waited for in full by a test that passes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -174,8 +167,9 @@ async fn an_ack_is_final(mut home: impl Home) {
     let letters = home.dead_letters().await;
     wait_until("the queue is empty", PATIENCE, || async { letters.depths().await.unwrap().notify == 0 }).await;
     drop((consumer, letters));
-    home.restart().await;
+    // Acks have no confirm of their own. They are on disk at the latest with the next confirmed message.
     publish(&home, 6..7).await;
+    home.restart().await;
     assert_eq!(messages(&take(&*home.consumer().await, 1).await), [message(6)]);
 }
 
@@ -379,73 +373,5 @@ macro_rules! contract {
     };
 }
 
-/// A virtual host of a node that is never restarted.
-struct Rabbit {
-    url: String,
-}
-
-impl Rabbit {
-    async fn open() -> Self {
-        Self { url: rabbitmq::fresh_url().await }
-    }
-}
-
-#[async_trait]
-impl Home for Rabbit {
-    async fn publisher(&self) -> Arc<dyn Publisher> {
-        let publisher = RabbitPublisher::start(self.url.clone().into(), settings());
-        wait_until("the publisher is ready", PATIENCE, || async { publisher.ready().is_ok() }).await;
-        Arc::new(publisher)
-    }
-
-    async fn consumer(&self) -> Box<dyn Consumer> {
-        Box::new(RabbitConsumer::start(self.url.clone().into(), settings()))
-    }
-
-    async fn dead_letters(&self) -> Arc<dyn DeadLetters> {
-        Arc::new(RabbitDeadLetters::new(self.url.clone().into(), settings()))
-    }
-
-    async fn restart(&mut self) {
-        unreachable!("the other tests are using this node");
-    }
-}
-
-/// A virtual host of a node that one test at a time may restart.
-struct Restarted {
-    node: MutexGuard<'static, Option<Node>>,
-    host: Rabbit,
-}
-
-impl Restarted {
-    async fn open() -> Self {
-        let mut node = NODE.lock().await;
-        let running = node.get_or_insert_with(Node::start);
-        running.ready().await;
-        let url = running.url(&running.virtual_host());
-        Self { node, host: Rabbit { url } }
-    }
-}
-
-static NODE: Mutex<Option<Node>> = Mutex::const_new(None);
-
-#[async_trait]
-impl Home for Restarted {
-    async fn publisher(&self) -> Arc<dyn Publisher> {
-        self.host.publisher().await
-    }
-
-    async fn consumer(&self) -> Box<dyn Consumer> {
-        self.host.consumer().await
-    }
-
-    async fn dead_letters(&self) -> Arc<dyn DeadLetters> {
-        self.host.dead_letters().await
-    }
-
-    async fn restart(&mut self) {
-        self.node.as_mut().expect("it was started at the opening").restart().await;
-    }
-}
-
-contract!(rabbit, super::Rabbit::open(), super::Restarted::open());
+contract!(rabbit, super::homes::Rabbit::open(), super::homes::Restarted::open());
+contract!(embedded, super::homes::Embedded::open(), super::homes::Embedded::open());

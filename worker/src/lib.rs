@@ -13,7 +13,7 @@ use wxpay_shared::{
     config::Config,
     envelope::SealKeys,
     event::Event,
-    merchant::Merchants,
+    merchant::LiveMerchants,
     queue::{Consumer, DeadLetters, Delivery},
     runtime::FINISH_BUDGET,
     settled::Settled,
@@ -29,6 +29,7 @@ pub mod gate;
 pub mod admin;
 
 use gate::Gate;
+use open::Opened;
 use settle::Ending;
 
 /// What a worker works with.
@@ -42,7 +43,7 @@ pub struct Parts {
     /// The shortcut for repeats.
     pub settled: Settled,
     /// Whose notifications.
-    pub merchants: Arc<Merchants>,
+    pub merchants: Arc<LiveMerchants>,
     /// How ingress sealed them.
     pub seal: Arc<SealKeys>,
     /// The time of day.
@@ -147,14 +148,12 @@ impl Worker {
 
     /// The flow. One ending for each delivery; an error only where the store is away, and then nothing is decided.
     async fn handle(&self, deliveries: &[Delivery]) -> Result<Vec<Ending>, StoreError> {
-        let opened: Vec<_> = deliveries.iter().map(|delivery| self.open(&delivery.message)).collect();
-        let events: Vec<Event> = opened.iter().filter_map(|opened| opened.as_ref().ok()).flatten().cloned().collect();
+        let merchants = self.parts.merchants.now();
+        let opened: Vec<_> = deliveries.iter().map(|delivery| self.open(&delivery.message, &merchants)).collect();
+        let events: Vec<Event> = opened.iter().flat_map(|opened| opened.events.iter().cloned()).collect();
         let mut answers = self.dedup_and_apply(events).await?.into_iter();
 
-        let ending = |opened: Result<Vec<Event>, _>| match opened {
-            Ok(events) => Ending::of(answers.by_ref().take(events.len())),
-            Err(rejection) => Ending::Dead(rejection),
-        };
+        let ending = |opened: Opened| Ending::of(opened.rejection, answers.by_ref().take(opened.events.len()));
         Ok(opened.into_iter().map(ending).collect())
     }
 }

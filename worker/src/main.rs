@@ -11,9 +11,9 @@ use wxpay_shared::{
     config::{Config, ConfigError, EMBEDDED},
     disk::Disk,
     http,
-    merchant::Merchants,
+    merchant::{LiveMerchants, Merchants},
     queue::rabbit::{RabbitConsumer, RabbitDeadLetters},
-    runtime,
+    reload, runtime,
     settled::Settled,
     store::{self, open::Home},
 };
@@ -34,8 +34,11 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    runtime::init_logging("info");
-    runtime::exit_code(run(arguments).await)
+    let result = match runtime::start("info") {
+        Ok(()) => run(arguments).await,
+        Err(error) => Err(error),
+    };
+    runtime::exit_code(result)
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -60,6 +63,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let store = store::open::open(&store_url, connections, &disk, Arc::clone(&clock)).await?;
     tracing::info!(admin_listen = %listener.local_addr()?, "wxpay-worker starts");
 
+    let merchants = Arc::new(LiveMerchants::new(merchants));
+    let shutdown = runtime::shutdown_token()?;
+    reload::watch(arguments.config, Arc::clone(&merchants), shutdown.clone())?;
     let consumer = Arc::new(RabbitConsumer::start(url.clone(), config.queue_settings()));
     let dead_letters = Arc::new(RabbitDeadLetters::new(url, config.queue_settings()));
     let worker = Worker::new(Parts {
@@ -67,12 +73,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         dead_letters: Arc::clone(&dead_letters) as _,
         store: Arc::clone(&store),
         settled: Settled::open(disk.clone())?,
-        merchants: Arc::new(merchants),
+        merchants,
         seal: Arc::new(seal),
         clock,
         settings: Settings::of(&config),
     });
-    let shutdown = runtime::shutdown_token()?;
     let serving = async {
         tokio::join!(
             Arc::clone(&worker).run(shutdown.clone()),

@@ -9,6 +9,7 @@ use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as
 use tokio::time::sleep;
 use wxpay_shared::{
     envelope::{Attempt, Log},
+    metric,
     queue::{Delivery, Home, Settle},
     reason::Rejection,
     store::Applied,
@@ -36,10 +37,11 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The ending of a delivery with these answers: the worst of them. The others took effect, and repeating them with
-    /// the worst one has no effect.
-    pub(crate) fn of(answers: impl Iterator<Item = Result<Applied, Rejection>>) -> Self {
-        answers.fold(Self::Ignored, |worst, answer| {
+    /// The ending of a delivery of which a part was rejected before the store saw it, if so, and the others got these
+    /// answers: the worst of them. The others took effect, and repeating them with the worst one has no effect.
+    pub(crate) fn of(rejection: Option<Rejection>, answers: impl Iterator<Item = Result<Applied, Rejection>>) -> Self {
+        let unread = rejection.map_or(Self::Ignored, Self::Dead);
+        answers.fold(unread, |worst, answer| {
             let ending = match answer {
                 Ok(Applied::Fresh { .. }) => Self::Applied,
                 Ok(Applied::Duplicate) => Self::Duplicate,
@@ -57,6 +59,17 @@ impl Ending {
             Self::Applied => 2,
             Self::Retry(_) => 3,
             Self::Dead(_) => 4,
+        }
+    }
+
+    /// The outcome as the metrics name it.
+    const fn code(&self, next: Option<Home>) -> &'static str {
+        match (self, next) {
+            (_, Some(Home::Dead)) => "dead_letter",
+            (_, Some(Home::Retry(_))) => "retry",
+            (Self::Applied, None) => "applied",
+            (Self::Duplicate, None) => "duplicate",
+            (Self::Ignored | Self::Retry(_) | Self::Dead(_), None) => "ignored",
         }
     }
 
@@ -113,6 +126,8 @@ impl Worker {
             error: rejection.to_string(),
         };
         let next = ending.next_home(&mut delivery.message.log, attempt, settings);
+        let rejection = delivery.message.log.rejection.as_ref().filter(|_| next == Some(Home::Dead));
+        metric::delivery(ending.code(next), rejection.map_or("", |rejection| rejection.reason.code()));
         let (id, attempts) = (&delivery.message.id, delivery.message.log.attempts);
         match (&next, &delivery.message.log.rejection) {
             (Some(Home::Dead), Some(rejection)) => {
@@ -192,10 +207,12 @@ mod tests {
     #[test]
     fn several_answers_end_as_the_worst_of_them() {
         let fresh = || Ok(Applied::Fresh { points: 1 });
-        assert_eq!(Ending::of([].into_iter()), Ending::Ignored);
-        assert_eq!(Ending::of([Ok(Applied::Duplicate), fresh()].into_iter()), Ending::Applied);
+        assert_eq!(Ending::of(None, [].into_iter()), Ending::Ignored);
+        assert_eq!(Ending::of(None, [Ok(Applied::Duplicate), fresh()].into_iter()), Ending::Applied);
         let dead = Applied::Rejected(rejection(Reason::AmountMismatch));
         let answers = [fresh(), Err(rejection(Reason::AttemptsExhausted)), Ok(dead)];
-        assert_eq!(Ending::of(answers.into_iter()), Ending::Dead(rejection(Reason::AmountMismatch)));
+        let unread = Some(rejection(Reason::InvalidField));
+        assert_eq!(Ending::of(unread, [fresh()].into_iter()), Ending::Dead(rejection(Reason::InvalidField)));
+        assert_eq!(Ending::of(None, answers.into_iter()), Ending::Dead(rejection(Reason::AmountMismatch)));
     }
 }

@@ -86,7 +86,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::ids::MerchantName;
+    use crate::{config::MerchantKey, ids::MerchantName};
 
     const SECRET: &str = "Zx8kQ2mN7pR4tV9wB3yC6dF1gH5jL0sT";
 
@@ -98,7 +98,7 @@ mod tests {
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let config = load(Some(&file), environment)?;
         for (name, merchant) in &config.merchants {
-            assert_eq!(config.v2_key(name, merchant)?.unwrap().expose_secret(), SECRET);
+            assert_eq!(config.merchant_key(name, merchant, MerchantKey::V2)?.unwrap().expose_secret(), SECRET);
         }
         Ok(config)
     }

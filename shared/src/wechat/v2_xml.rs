@@ -51,6 +51,12 @@ impl<'a> Fields<'a> {
         Some(self.0[index].1.as_ref()).filter(|value| !value.is_empty())
     }
 
+    /// Whether the field is there, be it empty.
+    #[must_use]
+    pub fn contains(&self, name: &str) -> bool {
+        self.0.binary_search_by(|(known, _)| known.as_ref().cmp(name)).is_ok()
+    }
+
     /// Every field, in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))

@@ -18,7 +18,7 @@ use wxpay_shared::{
     },
     envelope::{Log, Message},
     ids::{MerchantName, NotificationId},
-    queue::{Delivery, Depths, Desk},
+    queue::{Delivery, Depths, Desk, Home},
     reason::{Reason, Rejection},
     wechat::v2_xml,
 };
@@ -102,7 +102,8 @@ async fn replay_one(worker: &Worker, desk: &dyn Desk, mut delivery: Delivery) ->
         Ok(mut endings) => endings.pop().expect("one ending for one delivery"),
         Err(error) => return failed(error.to_string()),
     };
-    let moved = match worker.next_home(&mut delivery, &ending) {
+    let next = worker.next_home(&mut delivery, &ending);
+    let moved = match next {
         None => desk.ack(&[delivery.ticket]).await,
         Some(home) => desk.park(&delivery, home).await,
     };
@@ -113,8 +114,10 @@ async fn replay_one(worker: &Worker, desk: &dyn Desk, mut delivery: Delivery) ->
         Ending::Applied => (ReplayOutcome::Applied, String::new()),
         Ending::Duplicate => (ReplayOutcome::AlreadyApplied, String::new()),
         Ending::Ignored => (ReplayOutcome::Ignored, String::new()),
-        Ending::Retry(rejection) => (ReplayOutcome::Waiting, rejection.to_string()),
-        Ending::Dead(rejection) => (ReplayOutcome::DeadAgain, rejection.to_string()),
+        Ending::Retry(rejection) if matches!(next, Some(Home::Retry(_))) => {
+            (ReplayOutcome::Waiting, rejection.to_string())
+        }
+        Ending::Retry(rejection) | Ending::Dead(rejection) => (ReplayOutcome::DeadAgain, rejection.to_string()),
     };
     ReplayResult { id, outcome, detail }
 }

@@ -26,7 +26,8 @@ pub(super) async fn register(
     body: Result<Json<RegisterOrder>, JsonRejection>,
 ) -> Answer<(StatusCode, Json<OrderView>)> {
     let Json(order) = body?;
-    let merchant = worker.parts.merchants.get(order.merchant.as_str()).ok_or_else(|| {
+    let merchants = worker.parts.merchants.now();
+    let merchant = merchants.get(order.merchant.as_str()).ok_or_else(|| {
         Failure::new(StatusCode::NOT_FOUND, format!("merchant: no merchant {} is configured", order.merchant))
     })?;
     if order.amount.get() == 0 {

@@ -1,0 +1,212 @@
+//! The commands, from their arguments to what is printed, against both programs in this process.
+
+use clap::CommandFactory;
+use tempfile::TempDir;
+use wxpay_shared::config::Config;
+
+use super::*;
+use crate::{dev_merchant, together::Together};
+
+const TOKEN: &str = "a token for tests";
+
+/// Both programs on a directory of their own, with a token.
+struct Served {
+    directory: TempDir,
+    together: Together,
+}
+
+impl Served {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let together = Self::programs(&directory).await;
+        Self { directory, together }
+    }
+
+    async fn programs(directory: &TempDir) -> Together {
+        let (file, _) = dev_merchant::ensure(directory.path()).unwrap();
+        let settings = [
+            ("WXPAY__INGRESS__LISTEN", "127.0.0.1:0"),
+            ("WXPAY__INGRESS__OPS_LISTEN", "127.0.0.1:0"),
+            ("WXPAY__WORKER__ADMIN_LISTEN", "127.0.0.1:0"),
+            ("WXPAY__WORKER__ADMIN_TOKEN", TOKEN),
+            ("WXPAY__WORKER__MAX_ATTEMPTS", "2"),
+            ("WXPAY__QUEUE__RETRY_DELAYS", "[10ms]"),
+        ];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Together::start(&Config::load(Some(&file), settings).unwrap(), directory.path()).await.unwrap()
+    }
+
+    /// Stops both and starts them again on what they left.
+    async fn restart(self) -> Self {
+        let Self { directory, together } = self;
+        together.stop().await.unwrap();
+        let together = Self::programs(&directory).await;
+        Self { directory, together }
+    }
+
+    /// Runs a command line; what it printed, and its verdict or error.
+    async fn run(&self, line: &str) -> (String, Result<Verdict>) {
+        let line = match line.split_once(' ') {
+            Some(("pay", rest)) => {
+                let config = self.directory.path().join("dev.toml").display().to_string();
+                let url = format!("http://{}/v2/dev", self.together.ingress);
+                format!("simulate pay --config {config} --merchant dev --url {url} {rest}")
+            }
+            Some(("config" | "simulate", _)) => line.to_owned(),
+            _ => format!("{line} --admin http://{} --admin-token={}", self.together.admin, TOKEN.replace(' ', "\u{1}")),
+        };
+        let words = line.split(' ').map(|word| word.replace('\u{1}', " "));
+        let cli = Cli::try_parse_from(std::iter::once("wxpayctl".to_owned()).chain(words)).unwrap();
+        let mut out = Vec::new();
+        let json = cli.json;
+        let result = run(cli, &mut Screen::new(&mut out, None, json)).await;
+        (String::from_utf8(out).unwrap(), result)
+    }
+
+    async fn expect(&self, line: &str, verdict: Verdict, shown: &[&str]) {
+        let (out, result) = self.run(line).await;
+        match result {
+            Ok(got) => assert_eq!(got, verdict, "{line}\n{out}"),
+            Err(error) => panic!("{line}: {error:#}\n{out}"),
+        }
+        for part in shown {
+            assert!(out.contains(part), "{line}: expected {part:?} in\n{out}");
+        }
+    }
+
+    /// A negative answer of the API, which ends with exit code 1.
+    async fn refused(&self, line: &str, said: &str) {
+        let error = self.run(line).await.1.unwrap_err();
+        assert!(error.is::<Refused>() && error.to_string().contains(said), "{line}: {error:#}");
+    }
+
+    /// Repeats a command until it shows this; the worker needs a moment.
+    async fn until(&self, line: &str, shown: &str) {
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(15);
+        loop {
+            let (out, _) = self.run(line).await;
+            if out.contains(shown) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{line}: expected {shown:?} in\n{out}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    }
+}
+
+#[test]
+fn the_command_line_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn a_replay_must_say_which() {
+    for (args, good) in [
+        (&["dlq", "replay"][..], false),
+        (&["dlq", "replay", "--limit", "5"], false),
+        (&["dlq", "replay", "--all"], true),
+        (&["dlq", "replay", "--all", "--with-reason", "unknown_order"], false),
+        (&["dlq", "replay", "--reason", "unknown_order", "--merchant", "dev"], true),
+        (&["dlq", "replay", "--reason", "no_such_reason"], false),
+        (&["dlq", "replay", "0198a5e2-7a54", "0198a5e2-7a55"], true),
+        (&["dlq", "discard", "0198a5e2-7a54"], false),
+        (&["dlq", "discard", "0198a5e2-7a54", "--reason", ""], false),
+        (&["dlq", "discard", "--reason", "tests"], false),
+        (&["dlq", "discard", "--with-reason", "unsealed", "--reason", "tests"], true),
+        (&["orders", "register", "dev", "A1", "08"], false),
+        (&["orders", "--admin", "http://[::1]:1", "show", "dev", "A1", "--json"], true),
+        (&["simulate", "pay", "--out-trade-no", "A1", "--amount", "1"], false),
+    ] {
+        let parsed = Cli::try_parse_from(["wxpayctl"].iter().chain(args));
+        assert_eq!(parsed.is_ok(), good, "{args:?} {:?}", parsed.err().map(|error| error.to_string()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn orders_and_points_tell_what_happened_also_after_a_restart() {
+    use Verdict::{Fine, Found};
+    let served = Served::start().await;
+    served.expect("orders register dev A1 1999 --user alice", Fine, &["order dev/A1 registered: 1999 fen"]).await;
+    served.expect("orders register dev A1 1999 --user alice", Fine, &["is known, with the same facts"]).await;
+    served.refused("orders register dev A1 2000 --user alice", "amount is 1999 fen, not 2000 fen").await;
+    served.refused("orders show dev A2", "order dev/A2 is not registered").await;
+    served.refused("points show dev alice", "no points account").await;
+    served.expect("pay --out-trade-no A1 --amount 1999 --tamper", Fine, &["FAIL"]).await;
+    served.expect("pay --out-trade-no A1 --amount 1999 --wrong-key", Fine, &["FAIL"]).await;
+    served.expect("pay --out-trade-no A1 --amount 1999 --unsigned", Fine, &["FAIL"]).await;
+    served.expect("pay --out-trade-no A1 --amount 1999 --hmac --sign-type MD5", Fine, &["FAIL"]).await;
+    let pay = "pay --out-trade-no A1 --amount 1999 --times 5 --parallel --coupon 99 --hmac --attach x";
+    served.expect(pay, Fine, &["SUCCESS"]).await;
+    served.until("orders show dev A1", "order dev/A1: paid").await;
+    served.until("queue --json", "\"notify\": 0").await;
+    let served = served.restart().await;
+    served.expect("orders show dev A1", Fine, &["received    1999 fen (19.99 yuan)", "+19", "pay:1900000001:42"]).await;
+    served.expect("points show dev alice", Fine, &["alice of dev: 19 points"]).await;
+    served.refused("orders close dev A1", "has received 1999 fen and cannot be closed").await;
+    served.expect("orders register dev A3 5", Fine, &[]).await;
+    served.expect("orders close dev A3", Fine, &["order dev/A3 is closed"]).await;
+    served.expect("dlq list --check", Fine, &["no dead letters"]).await;
+    // The admin API is no notify_url: its reply is not what WeChat wants.
+    let elsewhere = format!(
+        "simulate pay --url http://{} --config {} --merchant dev --out-trade-no A1 --amount 1 --json",
+        served.together.admin,
+        served.directory.path().join("dev.toml").display()
+    );
+    served.expect(&elsewhere, Found, &["\"as_expected\": false"]).await;
+    served.together.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_found_replayed_and_discarded() {
+    use Verdict::{Fine, Found};
+    let served = Served::start().await;
+    served.expect("orders register dev A1 1999", Fine, &[]).await;
+    served.expect("pay --out-trade-no A1 --amount 1999 --wrong-amount 1", Fine, &["SUCCESS"]).await;
+    served.expect("pay --out-trade-no A2 --amount 1999", Fine, &["SUCCESS"]).await;
+    served.until("dlq list", "2 dead letters").await;
+    served.expect("dlq list --check --reason unknown_order", Found, &["1 dead letter\n", "dev/A2"]).await;
+    served.expect("dlq replay --all", Found, &["2 replayed: 1 dead again, 1 waiting"]).await;
+    served.until("dlq list", "2 dead letters").await;
+    served.expect("orders register dev A2 1999", Fine, &[]).await;
+    served.expect("dlq replay --with-reason unknown_order", Fine, &["1 replayed: 1 applied"]).await;
+
+    let (list, _) = served.run("dlq list --json").await;
+    let list: wxpay_shared::admin::DeadLetterList = serde_json::from_str(&list).unwrap();
+    let id = &list.dead_letters[0].id;
+    served.expect(&format!("dlq show {id}"), Fine, &["amount_mismatch", "openid          ***"]).await;
+    served.expect(&format!("dlq discard {id} --reason tests"), Fine, &[&format!("discarded {id}")]).await;
+    served.expect(&format!("dlq discard {id} --reason tests"), Found, &["is no dead letter (any more)"]).await;
+    served.expect(&format!("dlq replay {id}"), Found, &["no dead letter matches"]).await;
+    served.refused(&format!("dlq show {id}"), "there is no dead letter").await;
+    served.together.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_asked_is_said_in_one_sentence() {
+    let served = Served::start().await;
+    let ask = async |admin: String, token: &str| {
+        let cli = Cli::try_parse_from(["wxpayctl", "queue", "--admin", &admin, "--admin-token", token]).unwrap();
+        let error = run(cli, &mut Screen::new(&mut Vec::new(), None, false)).await.unwrap_err();
+        format!("{error:#}")
+    };
+    let admin = format!("http://{}", served.together.admin);
+    let wrong = ask(admin.clone(), "another-token").await;
+    assert!(wrong.starts_with("the admin token is missing or wrong; give") && !wrong.contains("another"), "{wrong}");
+    let stranger = ask(format!("http://{}", served.together.ingress), TOKEN).await;
+    assert!(stranger.ends_with("answers (status 404), but not as the admin API of wxpay-worker does"), "{stranger}");
+    served.together.stop().await.unwrap();
+    let nobody = ask(admin.clone(), TOKEN).await;
+    assert!(nobody.starts_with(&format!("nothing answers at {admin}: start `wxpayctl serve`")), "{nobody}");
+}
+
+#[tokio::test]
+async fn a_port_in_use_names_its_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let (file, _) = dev_merchant::ensure(directory.path()).unwrap();
+    let settings = [("WXPAY__INGRESS__LISTEN".to_owned(), address.clone())];
+    let started = Together::start(&Config::load(Some(&file), settings).unwrap(), directory.path()).await;
+    let error = format!("{:#}", started.err().unwrap());
+    assert!(error.starts_with(&format!("ingress.listen: cannot listen at {address}; choose another")), "{error}");
+}

@@ -1,0 +1,261 @@
+//! `wxpayctl config check`: reads the configuration, opens every key, and says what would run. Connects to nothing.
+
+use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use anyhow::Result;
+use clap::Subcommand;
+use reqwest::Url;
+use secrecy::ExposeSecret;
+use serde::Serialize;
+use wxpay_shared::{
+    config::{Config, ConfigError, DEFAULT_FILE, EMBEDDED, ENV_PREFIX},
+    merchant::{Merchant, Merchants},
+};
+
+use crate::{
+    cli::Verdict,
+    screen::{Grid, Screen, count},
+};
+
+/// `wxpayctl config`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Reads the configuration with the environment over it, opens every key, and says what would run.
+    #[command(after_help = "\
+Examples:
+  wxpayctl config check --config wxpay.toml
+  WXPAY__QUEUE__URL=embedded wxpayctl config check
+
+It connects to nothing and changes nothing. The exit code is 64 where the configuration cannot be used; the line on
+standard error names the setting.")]
+    Check {
+        /// The configuration; wxpay.toml, where that exists, unless given.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}
+
+/// What would run.
+#[derive(Serialize)]
+struct Report {
+    ingress_listen: String,
+    ops_listen: String,
+    admin_listen: String,
+    admin_token: bool,
+    queue: String,
+    store: String,
+    data_dir: String,
+    retry_delays: Vec<String>,
+    max_attempts: u32,
+    merchants: Vec<MerchantReport>,
+    secrets: Vec<Secret>,
+}
+
+#[derive(Serialize)]
+struct MerchantReport {
+    name: String,
+    mch_id: String,
+    appids: Vec<String>,
+    sub_mch_ids: Vec<String>,
+    points: String,
+}
+
+#[derive(Serialize)]
+struct Secret {
+    setting: String,
+    /// Where it was found; `None` where it is not set.
+    found: Option<String>,
+}
+
+pub(crate) fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> {
+    let Action::Check { config: file } = args.action;
+    let environment: Vec<_> = std::env::vars().collect();
+    let config = Config::load(file.as_deref(), environment.iter().cloned())?;
+    let report = report(&config, &environment)?;
+    if screen.is_json() {
+        screen.json(&report)?;
+    } else {
+        show(screen, &report)?;
+    }
+    Ok(Verdict::Fine)
+}
+
+/// Opens everything that the programs would open.
+fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, ConfigError> {
+    let merchants = Merchants::open(config)?;
+    let queue = config.queue_url()?;
+    let store = config.store_url()?;
+    let admin_token = config.admin_token()?;
+    let seal = config.seal_keys()?;
+    if seal.is_none() && queue.expose_secret() != EMBEDDED {
+        return Err(ConfigError::new("seal.key", "missing: ingress and worker must have the same one"));
+    }
+    let mut settings = vec!["queue.url".to_owned(), "seal.key".to_owned(), "worker.admin_token".to_owned()];
+    settings.extend(merchants.iter().map(|merchant| format!("merchants.{}.v2_key", merchant.name)));
+    let set = [queue.expose_secret() != EMBEDDED, seal.is_some(), admin_token.is_some()].into_iter();
+    let set = set.chain(merchants.iter().map(|merchant| merchant.v2_key.is_some()));
+    let secrets = settings.into_iter().zip(set).map(|(setting, set)| {
+        let found = set.then(|| place(config, environment, &setting));
+        Secret { setting, found }
+    });
+    Ok(Report {
+        ingress_listen: config.ingress.listen.to_string(),
+        ops_listen: config.ingress.ops_listen.to_string(),
+        admin_listen: config.worker.admin_listen.to_string(),
+        admin_token: admin_token.is_some(),
+        queue: without_password(queue.expose_secret()),
+        store: without_password(store.expose_secret()),
+        data_dir: config.data_dir().components().collect::<PathBuf>().display().to_string(),
+        retry_delays: config.queue_settings().retry_delays.iter().map(|delay| format!("{delay:?}")).collect(),
+        max_attempts: config.worker.max_attempts,
+        merchants: merchants.iter().map(merchant_report).collect(),
+        secrets: secrets.collect(),
+    })
+}
+
+fn merchant_report(merchant: &Merchant) -> MerchantReport {
+    MerchantReport {
+        name: merchant.name.to_string(),
+        mch_id: merchant.ids.mch_id.to_string(),
+        appids: merchant.ids.appids.iter().map(ToString::to_string).collect(),
+        sub_mch_ids: merchant.ids.sub_mch_ids.iter().map(ToString::to_string).collect(),
+        points: merchant.points.to_string(),
+    }
+}
+
+/// Where a secret was found. A file that others can read is no place for one.
+fn place(config: &Config, environment: &[(String, String)], setting: &str) -> String {
+    if let Some(file) = config.secret_file(setting) {
+        let mode = std::fs::metadata(&file).map_or(0, |metadata| metadata.permissions().mode() & 0o777);
+        let warning = if mode & 0o077 == 0 { String::new() } else { format!(" (mode {mode:03o}: others can read it)") };
+        return format!("{}{warning}", file.display());
+    }
+    let variable = format!("{ENV_PREFIX}{}", setting.to_uppercase().replace('.', "__"));
+    let from_environment = environment.iter().any(|(name, _)| name.to_uppercase() == variable);
+    if from_environment { format!("environment, {variable}") } else { "the configuration file itself".to_owned() }
+}
+
+fn without_password(url: &str) -> String {
+    if url == EMBEDDED {
+        return EMBEDDED.to_owned();
+    }
+    let Ok(mut url) = Url::parse(url) else { return "an address that cannot be shown".to_owned() };
+    let scheme = url.scheme().to_owned();
+    // What stands behind `?` may be a secret as well.
+    url.set_query(None);
+    match url.set_password(None) {
+        Ok(()) => url.to_string(),
+        Err(()) => format!("{scheme}://…"),
+    }
+}
+
+fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
+    if report.merchants.is_empty() {
+        screen.line(format_args!(
+            "the configuration can be read, but has no merchant. Without {DEFAULT_FILE}, `wxpayctl serve` makes one to \
+             try things with.\n"
+        ))?;
+    } else {
+        screen.line(format_args!("the configuration can be used: {}\n", count(report.merchants.len(), "merchant")))?;
+    }
+    let token = if report.admin_token { "with a token" } else { "without a token" };
+    let embedded = report.queue == EMBEDDED;
+    let queue = if embedded { format!("embedded, in {}", report.data_dir) } else { report.queue.clone() };
+    let programs = if embedded { "wxpayctl serve" } else { "wxpay-ingress and wxpay-worker" };
+    screen.facts(&[
+        ("programs", Some(programs.to_owned())),
+        ("notifications", Some(format!("http://{}/v2/…", report.ingress_listen))),
+        ("health", Some(format!("http://{}/readyz", report.ops_listen))),
+        ("admin API", Some(format!("http://{} {token}", report.admin_listen))),
+        ("queue", Some(queue)),
+        ("store", Some(format!("{}, in {}", report.store, report.data_dir))),
+        ("retries", Some(format!("after {}; {} attempts in all", report.retry_delays.join(", "), report.max_attempts))),
+    ])?;
+    if !report.merchants.is_empty() {
+        screen.line("")?;
+        let mut grid = Grid::new(["merchant", "mch_id", "appids", "sub_mch_ids", "points per fen"]);
+        for merchant in &report.merchants {
+            let MerchantReport { name, mch_id, appids, sub_mch_ids, points } = merchant;
+            grid.row([name.clone(), mch_id.clone(), appids.join("\n"), sub_mch_ids.join("\n"), points.clone()]);
+        }
+        screen.table(grid)?;
+    }
+    screen.line("")?;
+    let mut grid = Grid::new(["secret", "found in"]);
+    for Secret { setting, found } in &report.secrets {
+        grid.row([setting.clone(), found.clone().unwrap_or_else(|| "not set".to_owned())]);
+    }
+    screen.table(grid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "Zx8kQ2mN7pR4tV9wB3yC6dF1gH5jL0sT";
+
+    fn checked(text: &str, environment: &[(&str, &str)]) -> Result<String, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("wxpay.toml");
+        std::fs::write(&file, text).unwrap();
+        let seal = directory.path().join("seal");
+        std::fs::write(&seal, KEY).unwrap();
+        std::fs::set_permissions(&seal, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let environment: Vec<_> =
+            environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let config = Config::load(Some(&file), environment.iter().cloned())?;
+        let report = report(&config, &environment)?;
+        let mut out = Vec::new();
+        show(&mut Screen::new(&mut out, None, false), &report).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        Ok(text.replace(&directory.path().display().to_string(), "/etc/wxpay"))
+    }
+
+    const SHOP: &str = "[merchants.shop]\nmch_id = \"1900000109\"\nappids = [\"wx1\", \"wx2\"]\npoints = \"1/100\"\n";
+
+    #[test]
+    fn it_says_what_would_run_and_shows_no_secret() {
+        let text =
+            format!("[queue]\nurl = \"amqp://me:{KEY}@broker:5672/v?x={KEY}\"\n[seal]\nkey_file = \"seal\"\n{SHOP}");
+        let shown = checked(&text, &[("WXPAY__MERCHANTS__SHOP__V2_KEY", KEY)]).unwrap();
+        assert!(!shown.contains(KEY));
+        insta::assert_snapshot!(shown, @r"
+        the configuration can be used: 1 merchant
+
+          programs       wxpay-ingress and wxpay-worker
+          notifications  http://127.0.0.1:8080/v2/…
+          health         http://127.0.0.1:8081/readyz
+          admin API      http://127.0.0.1:8082 without a token
+          queue          amqp://me@broker:5672/v
+          store          embedded, in /etc/wxpay/wxpay-data
+          retries        after 5s, 30s, 120s, 600s, 3600s; 10 attempts in all
+
+         merchant   mch_id       appids   sub_mch_ids   points per fen
+        ───────────────────────────────────────────────────────────────
+         shop       1900000109   wx1                    1/100
+                                 wx2
+
+         secret                  found in
+        ─────────────────────────────────────────────────────────────────────────────
+         queue.url               the configuration file itself
+         seal.key                /etc/wxpay/seal (mode 644: others can read it)
+         worker.admin_token      not set
+         merchants.shop.v2_key   environment, WXPAY__MERCHANTS__SHOP__V2_KEY
+        ");
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let error = checked(SHOP, &[]).unwrap_err();
+        assert_eq!(error.to_string(), "merchants.shop.v2_key: missing");
+        let environment = [("WXPAY__MERCHANTS__SHOP__V2_KEY", KEY), ("WXPAY__QUEUE__URL", "amqp://broker")];
+        let error = checked(SHOP, &environment).unwrap_err();
+        assert!(error.to_string().starts_with("seal.key: missing"), "{error}");
+    }
+}

@@ -1,0 +1,113 @@
+//! The acts, in the order in which they are played. One point a yuan; every order belongs to the same user.
+
+use wxpay_shared::{admin::ReplayOutcome, fen::Fen, reason::Reason, wechat::v2_sign::SignType};
+
+use super::act::{Act, End, Step};
+
+/// Every act.
+pub(crate) fn all() -> Vec<Act> {
+    let mut acts = paid();
+    acts.extend(refused_or_parked());
+    acts
+}
+
+fn paid() -> Vec<Act> {
+    vec![
+        Act {
+            story: "A customer pays 19.99 yuan, and WeChat says so.",
+            order: "DEMO-paid",
+            steps: vec![Step::Register(1999), Step::post("SUCCESS", |wechat| wechat.sign(wechat.payment(1999)))],
+            expect: End::paid(1999, 19),
+        },
+        Act {
+            story: "WeChat tells of one payment five times at once.",
+            order: "DEMO-five-times",
+            steps: vec![
+                Step::Register(8800),
+                Step::post_times(5, "SUCCESS", |wechat| wechat.sign(wechat.payment(8800))),
+            ],
+            expect: End::paid(8800, 88),
+        },
+        Act {
+            story: "A shop that chose HMAC-SHA256 is paid.",
+            order: "DEMO-hmac",
+            steps: vec![
+                Step::Register(5000),
+                Step::post("SUCCESS", |wechat| wechat.payment(5000).signed(&wechat.key, SignType::HmacSha256)),
+            ],
+            expect: End::paid(5000, 50),
+        },
+        Act {
+            story: "A customer pays 100 yuan, 30 of them with a coupon: the order's amount counts.",
+            order: "DEMO-coupon",
+            steps: vec![
+                Step::Register(10_000),
+                Step::post("SUCCESS", |wechat| {
+                    let coupon = Fen::new(3000).expect("an amount");
+                    wechat.sign(wechat.payment(10_000).with_coupon(coupon))
+                }),
+            ],
+            expect: End::paid(10_000, 100),
+        },
+    ]
+}
+
+fn refused_or_parked() -> Vec<Act> {
+    vec![
+        Act {
+            story: "Somebody changes a notification on its way, so that its signature no longer fits.",
+            order: "DEMO-tampered",
+            steps: vec![
+                Step::Register(1999),
+                Step::post("FAIL", |wechat| wechat.sign(wechat.payment(1)).with("total_fee", "1999")),
+            ],
+            expect: End::unpaid(),
+        },
+        Act {
+            story: "WeChat says that 0.01 yuan was paid for an order of 19.99.",
+            order: "DEMO-wrong-amount",
+            steps: vec![Step::Register(1999), Step::post("SUCCESS", |wechat| wechat.sign(wechat.payment(1)))],
+            expect: End::unpaid().and_dead(Reason::AmountMismatch),
+        },
+        Act {
+            story: "A customer pays one order twice, by two transactions.",
+            order: "DEMO-paid-twice",
+            steps: vec![
+                Step::Register(2000),
+                Step::post("SUCCESS", |wechat| wechat.sign(wechat.payment(2000))),
+                Step::post("SUCCESS", |wechat| wechat.sign(wechat.payment(2000))),
+            ],
+            expect: End { received: 4000, ..End::paid(2000, 20).and_dead(Reason::SurplusPayment) },
+        },
+        Act {
+            story: "A payment arrives for an order that nobody registers; the retry tiers are short here.",
+            order: "DEMO-unregistered",
+            steps: vec![Step::post("SUCCESS", |wechat| wechat.sign(wechat.payment(3000)))],
+            expect: End::unknown().and_dead(Reason::UnknownOrder),
+        },
+        Act {
+            story: "Another one; a developer registers the order afterwards and replays the dead letter.",
+            order: "DEMO-replayed",
+            steps: vec![
+                Step::post("SUCCESS", |wechat| wechat.sign(wechat.payment(3000))),
+                Step::AwaitDeadLetter(Reason::UnknownOrder),
+                Step::Register(3000),
+                Step::Replay(ReplayOutcome::Applied),
+            ],
+            expect: End::paid(3000, 30),
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_act_has_an_order_of_its_own() {
+        let orders: BTreeSet<_> = all().into_iter().map(|act| act.order).collect();
+        assert_eq!(orders.len(), all().len());
+    }
+}

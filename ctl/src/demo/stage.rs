@@ -1,0 +1,224 @@
+//! Plays an act: does its steps over HTTP, as the merchant, as WeChat and as a developer, and waits for its end.
+//!
+//! It waits for conditions, each with a deadline, and never for a time. What does not come is a failure of the act, told
+//! with what was expected and what came instead; only what cannot be done at all is an error.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use reqwest::Url;
+use secrecy::ExposeSecret;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+use wxpay_shared::{
+    admin::{DeadLetterView, PAGE_MAX, RegisterOrder, Replay, ReplayOutcome, Selection},
+    config::Config,
+    fen::Fen,
+    ids::{AppId, MchId, MerchantName, OutTradeNo, UserId},
+    reason::Rejection,
+    wechat::keys::V2Key,
+};
+
+use super::{
+    Played,
+    act::{Act, Post, Seen, Step, WeChat},
+};
+use crate::{
+    client::{Client, Refused},
+    dev_merchant,
+    screen::code,
+    together::Together,
+    wechat_sender::{Reply, Sender},
+};
+
+/// Whose points every act earns.
+pub(crate) const USER: &str = "alice";
+/// The time that any act has for what normally takes a moment.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// How often a condition is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Everything that an act needs.
+pub(crate) struct Stage {
+    client: Client,
+    sender: Sender,
+    merchant: MerchantName,
+    user: UserId,
+    mch_id: MchId,
+    appid: AppId,
+    key: secrecy::SecretString,
+}
+
+impl Stage {
+    /// The stage on programs that run, with the merchant of their configuration.
+    pub(crate) fn new(config: &Config, together: &Together) -> Result<Self> {
+        let name = MerchantName::parse(dev_merchant::NAME)?;
+        let merchant = config.merchants.get(&name).context("the development merchant is not configured")?;
+        Ok(Self {
+            client: Client::new(Url::parse(&format!("http://{}", together.admin))?, None)?,
+            sender: Sender::new(Url::parse(&format!("http://{}/v2/{name}", together.ingress))?)?,
+            user: UserId::parse(USER)?,
+            mch_id: merchant.mch_id.clone(),
+            appid: merchant.appids.first().context("the development merchant has no appid")?.clone(),
+            key: config.v2_key(&name, merchant)?.context("the development merchant has no key")?,
+            merchant: name,
+        })
+    }
+
+    /// Plays an act to its end, or until patience is over.
+    pub(crate) async fn play(&self, act: Act) -> Result<Played> {
+        let (mut told, mut failures) = (Vec::new(), Vec::new());
+        for step in &act.steps {
+            self.step(&act, step, &mut told, &mut failures).await?;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        let seen = loop {
+            let seen = self.look(&act).await?;
+            if act.expect.differences(&seen).is_empty() || Instant::now() >= deadline {
+                break seen;
+            }
+            sleep(LOOK_AGAIN).await;
+        };
+        Ok(Played { act, replies: told.join(", "), seen, failures })
+    }
+
+    async fn step(&self, act: &Act, step: &Step, told: &mut Vec<String>, failures: &mut Vec<String>) -> Result<()> {
+        match step {
+            Step::Register(fen) => {
+                let order = RegisterOrder {
+                    merchant: self.merchant.clone(),
+                    out_trade_no: OutTradeNo::parse(act.order)?,
+                    amount: Fen::new(*fen)?,
+                    currency: None,
+                    user: Some(self.user.clone()),
+                    appid: None,
+                    points: None,
+                };
+                self.client.register(&order).await?;
+            }
+            Step::Post(post) => {
+                let replies = self.post(act, post).await?;
+                let right = |reply: &&Reply| match post.reply {
+                    "SUCCESS" => reply.is_success(),
+                    _ => reply.is_fail(),
+                };
+                let wrong = replies.iter().filter(|reply| !right(reply)).map(shown);
+                failures.extend(wrong.map(|reply| format!("reply: expected {}, got {reply}", post.reply)));
+                told.extend(summary(&replies));
+            }
+            Step::AwaitDeadLetter(reason) => {
+                let deadline = Instant::now() + PATIENCE;
+                while !self.dead_letters(act).await?.iter().any(|letter| letter.reason == *reason) {
+                    if Instant::now() >= deadline {
+                        failures.push(format!("dead letter: expected {reason}, none came"));
+                        break;
+                    }
+                    sleep(LOOK_AGAIN).await;
+                }
+            }
+            Step::Replay(expected) => {
+                let outcomes = self.replay(act).await?;
+                if outcomes != [*expected] {
+                    let got: Vec<_> = outcomes.iter().map(code).collect();
+                    failures.push(format!("replay: expected {}, got [{}]", code(expected), got.join(", ")));
+                }
+                told.push("replayed".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    async fn post(&self, act: &Act, post: &Post) -> Result<Vec<Reply>> {
+        let wechat = WeChat {
+            mch_id: self.mch_id.clone(),
+            appid: self.appid.clone(),
+            key: V2Key::parse(self.key.expose_secret()).map_err(|error| anyhow!("{error}"))?,
+            order: OutTradeNo::parse(act.order)?,
+        };
+        let notice = (post.notice)(&wechat);
+        let mut posts = JoinSet::new();
+        for _ in 0..post.times {
+            let (sender, notice) = (self.sender.clone(), notice.clone());
+            posts.spawn(async move { sender.post(&notice).await });
+        }
+        let mut replies = Vec::new();
+        while let Some(reply) = posts.join_next().await {
+            replies.push(reply.context("a post was lost")??);
+        }
+        Ok(replies)
+    }
+
+    async fn replay(&self, act: &Act) -> Result<Vec<ReplayOutcome>> {
+        let ids: Vec<_> = self.dead_letters(act).await?.into_iter().map(|letter| letter.id).collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let select = Selection { ids, ..Selection::default() };
+        let replayed = self.client.replay(&Replay { select, limit: None }).await?;
+        Ok(replayed.results.into_iter().map(|result| result.outcome).collect())
+    }
+
+    /// How the act's order stands now.
+    pub(crate) async fn look(&self, act: &Act) -> Result<Seen> {
+        let dead = self.dead_letters(act).await?.into_iter();
+        let dead = dead.map(|letter| Rejection::new(letter.reason, letter.detail)).collect();
+        let order = match self.client.order(&self.merchant, &OutTradeNo::parse(act.order)?).await {
+            Ok(order) => order,
+            Err(error) if error.is::<Refused>() => {
+                return Ok(Seen { state: None, received: Fen::ZERO, points: 0, ledger_entries: 0, dead });
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Seen {
+            state: Some(order.state),
+            received: order.received,
+            points: order.points,
+            ledger_entries: order.ledger.len(),
+            dead,
+        })
+    }
+
+    async fn dead_letters(&self, act: &Act) -> Result<Vec<DeadLetterView>> {
+        let mut letters = self.client.dead_letters(None, Some(&self.merchant), Some(PAGE_MAX)).await?.dead_letters;
+        letters.retain(|letter| letter.out_trade_no.as_deref() == Some(act.order));
+        Ok(letters)
+    }
+
+    /// Waits until nothing waits for a worker and nothing waits for a retry; a failure where that does not come.
+    pub(crate) async fn come_to_rest(&self) -> Result<Option<String>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let depths = self.client.depths().await?;
+            if depths.notify == 0 && depths.retry == 0 {
+                return Ok(None);
+            }
+            if Instant::now() >= deadline {
+                return Ok(Some(format!("queue: expected empty, got {} and {}", depths.notify, depths.retry)));
+            }
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// A failure where the account does not have the sum of what the orders credited.
+    pub(crate) async fn wrong_balance(&self, expected: i64) -> Result<Option<String>> {
+        let got = self.client.points(&self.merchant, &self.user).await?.balance;
+        Ok((got != expected).then(|| format!("points of {USER}: expected {expected}, got {got}")))
+    }
+}
+
+fn shown(reply: &Reply) -> String {
+    let code = reply.return_code.as_deref().unwrap_or("no return_code");
+    format!("{code} (status {}, {})", reply.status, reply.return_msg)
+}
+
+/// `5 × SUCCESS`, or what else there was.
+fn summary(replies: &[Reply]) -> Vec<String> {
+    let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
+    for reply in replies {
+        *codes.entry(reply.return_code.as_deref().unwrap_or("?")).or_default() += 1;
+    }
+    let short = |(code, times): (&str, usize)| if times == 1 { code.to_owned() } else { format!("{times} × {code}") };
+    codes.into_iter().map(short).collect()
+}

@@ -1,0 +1,20 @@
+//! `wxpayctl`: parse, run, print, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use wxpayctl::{
+    cli::{self, Cli},
+    screen::Screen,
+};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    wxpay_shared::runtime::init_logging(cli.log_filter());
+    let mut out = std::io::stdout();
+    let width = comfy_table::Table::new().width();
+    let mut screen = Screen::new(&mut out, width, cli.json);
+    let result = cli::run(cli, &mut screen).await;
+    cli::exit_code(result, &mut screen)
+}

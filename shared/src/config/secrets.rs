@@ -1,0 +1,146 @@
+//! The secrets of the configuration: each has two places, a value (best from the environment) and a file.
+
+use std::path::{Path, PathBuf};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{Config, ConfigError, EMBEDDED, Merchant, MerchantKey};
+use crate::{envelope::SealKeys, ids::MerchantName, store::open::SQL_SCHEMES};
+
+/// The seal key's least length in bytes.
+const SEAL_KEY_MIN: usize = 32;
+
+impl Config {
+    /// The queue's address; [`EMBEDDED`] unless set.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where the secret's file cannot be read.
+    pub fn queue_url(&self) -> Result<SecretString, ConfigError> {
+        let url = self.secret("queue.url", self.queue.url.as_ref(), self.queue.url_file.as_deref())?;
+        url_with_scheme("queue.url", url, &["amqp://", "amqps://"])
+    }
+
+    /// The store's address; [`EMBEDDED`] unless set.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where the secret's file cannot be read.
+    pub fn store_url(&self) -> Result<SecretString, ConfigError> {
+        let url = self.secret("store.url", self.store.url.as_ref(), self.store.url_file.as_deref())?;
+        url_with_scheme("store.url", url, &SQL_SCHEMES)
+    }
+
+    /// The admin API's token, if it has one.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where the file cannot be read, or where a token is required and absent.
+    pub fn admin_token(&self) -> Result<Option<SecretString>, ConfigError> {
+        let worker = &self.worker;
+        let token =
+            self.secret("worker.admin_token", worker.admin_token.as_ref(), worker.admin_token_file.as_deref())?;
+        if token.is_none() && !worker.admin_listen.ip().is_loopback() {
+            return Err(ConfigError::new("worker.admin_token", "required, since worker.admin_listen is not loopback"));
+        }
+        Ok(token)
+    }
+
+    /// The seal's keys; `None` where none is configured.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where a file cannot be read or a key is too short.
+    pub fn seal_keys(&self) -> Result<Option<SealKeys>, ConfigError> {
+        let seal = &self.seal;
+        let long_enough = |setting: &str, key: &SecretString| match key.expose_secret().len() {
+            length if length < SEAL_KEY_MIN => {
+                Err(ConfigError::new(setting, format!("expected at least {SEAL_KEY_MIN} characters, got {length}")))
+            }
+            _ => Ok(()),
+        };
+        let Some(current) = self.secret("seal.key", seal.key.as_ref(), seal.key_file.as_deref())? else {
+            return Ok(None);
+        };
+        long_enough("seal.key", &current)?;
+        let previous =
+            self.secret("seal.previous_key", seal.previous_key.as_ref(), seal.previous_key_file.as_deref())?;
+        if let Some(previous) = &previous {
+            long_enough("seal.previous_key", previous)?;
+        }
+        let previous = previous.as_ref().map(|key| key.expose_secret().as_bytes());
+        Ok(Some(SealKeys::new(current.expose_secret().as_bytes(), previous)))
+    }
+
+    /// A merchant's key as it is configured; `None` where it is not set.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where the file cannot be read.
+    pub fn merchant_key(
+        &self,
+        name: &MerchantName,
+        merchant: &Merchant,
+        key: MerchantKey,
+    ) -> Result<Option<SecretString>, ConfigError> {
+        let (value, file) = merchant.key(key);
+        self.secret(&format!("merchants.{name}.{}", key.setting()), value, file)
+    }
+
+    /// Every file that a merchant's keys are read from.
+    pub fn key_files(&self) -> impl Iterator<Item = PathBuf> {
+        self.merchants.values().flat_map(|merchant| {
+            let secrets = MerchantKey::ALL.into_iter().filter_map(|key| merchant.key(key).1);
+            let platform = merchant.platform_certificates.iter().chain(merchant.platform_public_keys.values());
+            secrets.chain(platform.map(PathBuf::as_path)).map(|path| self.path(path))
+        })
+    }
+
+    /// The file that a secret is read from; `None` where it is given as a value or not at all. A secret is named by the
+    /// key of its value, `seal.key` say.
+    #[must_use]
+    pub fn secret_file(&self, setting: &str) -> Option<PathBuf> {
+        let merchant = || {
+            let (name, setting) = setting.strip_prefix("merchants.")?.split_once('.')?;
+            let key = MerchantKey::ALL.into_iter().find(|key| key.setting() == setting)?;
+            self.merchants.get(&MerchantName::parse(name).ok()?)?.key(key).1
+        };
+        let file = match setting {
+            "worker.admin_token" => self.worker.admin_token_file.as_deref(),
+            "queue.url" => self.queue.url_file.as_deref(),
+            "store.url" => self.store.url_file.as_deref(),
+            "seal.key" => self.seal.key_file.as_deref(),
+            "seal.previous_key" => self.seal.previous_key_file.as_deref(),
+            _ => merchant(),
+        };
+        file.map(|file| self.path(file))
+    }
+
+    /// A secret from its two places, of which at most one may be set. A file's byte order mark and last line end are
+    /// not part of the secret.
+    fn secret(
+        &self,
+        setting: &str,
+        value: Option<&SecretString>,
+        file: Option<&Path>,
+    ) -> Result<Option<SecretString>, ConfigError> {
+        match (value, file) {
+            (Some(_), Some(_)) => Err(ConfigError::new(setting, format!("set either {setting} or {setting}_file"))),
+            (Some(value), None) => Ok(Some(value.clone())),
+            (None, None) => Ok(None),
+            (None, Some(file)) => {
+                let path = self.path(file);
+                let text = std::fs::read_to_string(&path).map_err(|error| {
+                    ConfigError::new(format!("{setting}_file"), format!("cannot read {}: {error}", path.display()))
+                })?;
+                let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+                let text = text.strip_suffix('\n').unwrap_or(text);
+                Ok(Some(text.strip_suffix('\r').unwrap_or(text).into()))
+            }
+        }
+    }
+}
+
+fn url_with_scheme(setting: &str, url: Option<SecretString>, schemes: &[&str]) -> Result<SecretString, ConfigError> {
+    let url = url.unwrap_or_else(|| EMBEDDED.into());
+    if url.expose_secret() == EMBEDDED || schemes.iter().any(|scheme| url.expose_secret().starts_with(scheme)) {
+        return Ok(url);
+    }
+    let known = schemes.iter().fold(EMBEDDED.to_owned(), |known, scheme| format!("{known}, {scheme}…"));
+    Err(ConfigError::new(setting, format!("expected one of {known}")))
+}

@@ -1,0 +1,135 @@
+//! The homes that the suite runs against.
+
+use std::{fs, sync::Arc};
+
+use async_trait::async_trait;
+use tempfile::TempDir;
+use tokio::sync::{Mutex, MutexGuard};
+use wxpay_shared::{
+    clock::SystemClock,
+    disk::{Disk, Holds},
+    queue::{
+        Consumer, DeadLetters, Publisher,
+        embedded::EmbeddedQueue,
+        rabbit::{RabbitConsumer, RabbitDeadLetters, RabbitPublisher},
+    },
+};
+
+use super::{Home, PATIENCE, settings};
+use crate::harness::{
+    rabbitmq::{self, Node},
+    wait_until,
+};
+
+/// A virtual host of a node that is never restarted.
+pub(super) struct Rabbit {
+    url: String,
+}
+
+impl Rabbit {
+    pub(super) async fn open() -> Self {
+        Self { url: rabbitmq::fresh_url().await }
+    }
+}
+
+#[async_trait]
+impl Home for Rabbit {
+    async fn publisher(&self) -> Arc<dyn Publisher> {
+        let publisher = RabbitPublisher::start(self.url.clone().into(), settings());
+        wait_until("the publisher is ready", PATIENCE, || async { publisher.ready().is_ok() }).await;
+        Arc::new(publisher)
+    }
+
+    async fn consumer(&self) -> Box<dyn Consumer> {
+        Box::new(RabbitConsumer::start(self.url.clone().into(), settings()))
+    }
+
+    async fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::new(RabbitDeadLetters::new(self.url.clone().into(), settings()))
+    }
+
+    async fn restart(&mut self) {
+        unreachable!("the other tests are using this node");
+    }
+}
+
+/// A virtual host of a node that one test at a time may restart.
+pub(super) struct Restarted {
+    node: MutexGuard<'static, Option<Node>>,
+    host: Rabbit,
+}
+
+impl Restarted {
+    pub(super) async fn open() -> Self {
+        let mut node = NODE.lock().await;
+        let running = node.get_or_insert_with(Node::start);
+        running.ready().await;
+        let url = running.url(&running.virtual_host());
+        Self { node, host: Rabbit { url } }
+    }
+}
+
+static NODE: Mutex<Option<Node>> = Mutex::const_new(None);
+
+#[async_trait]
+impl Home for Restarted {
+    async fn publisher(&self) -> Arc<dyn Publisher> {
+        self.host.publisher().await
+    }
+
+    async fn consumer(&self) -> Box<dyn Consumer> {
+        self.host.consumer().await
+    }
+
+    async fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        self.host.dead_letters().await
+    }
+
+    async fn restart(&mut self) {
+        self.node.as_mut().expect("it was started at the opening").restart().await;
+    }
+}
+
+/// A directory with a database.
+pub(super) struct Embedded {
+    directory: TempDir,
+    queue: EmbeddedQueue,
+}
+
+impl Embedded {
+    pub(super) async fn open() -> Self {
+        Self::open_in(TempDir::with_prefix("wxpay-queue-").unwrap()).await
+    }
+
+    async fn open_in(directory: TempDir) -> Self {
+        let disk = Disk::open(directory.path(), Holds::Records).await.unwrap();
+        let queue = EmbeddedQueue::open(disk, settings(), Arc::new(SystemClock)).await.unwrap();
+        Self { directory, queue }
+    }
+}
+
+#[async_trait]
+impl Home for Embedded {
+    async fn publisher(&self) -> Arc<dyn Publisher> {
+        Arc::new(self.queue.clone())
+    }
+
+    async fn consumer(&self) -> Box<dyn Consumer> {
+        Box::new(self.queue.consumer())
+    }
+
+    async fn dead_letters(&self) -> Arc<dyn DeadLetters> {
+        Arc::new(self.queue.clone())
+    }
+
+    /// A crash, as the next process sees it: the files as they are at this moment, without a close.
+    async fn restart(&mut self) {
+        let copy = TempDir::with_prefix("wxpay-queue-").unwrap();
+        for file in fs::read_dir(self.directory.path()).unwrap().map(Result::unwrap) {
+            if file.path().is_file() {
+                fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+            }
+        }
+        *self = Self::open_in(copy).await;
+    }
+}
