@@ -5,7 +5,7 @@ use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 use reqwest::Url;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use wxpay_shared::{
     config::{Config, ConfigError, DEFAULT_FILE, EMBEDDED, ENV_PREFIX},
@@ -96,9 +96,10 @@ fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, C
     if seal.is_none() && queue.expose_secret() != EMBEDDED {
         return Err(ConfigError::new("seal.key", "missing: ingress and worker must have the same one"));
     }
-    let mut settings = vec!["queue.url".to_owned(), "seal.key".to_owned(), "worker.admin_token".to_owned()];
+    let mut settings = ["queue.url", "store.url", "seal.key", "worker.admin_token"].map(str::to_owned).to_vec();
     settings.extend(merchants.iter().map(|merchant| format!("merchants.{}.v2_key", merchant.name)));
-    let set = [queue.expose_secret() != EMBEDDED, seal.is_some(), admin_token.is_some()].into_iter();
+    let server = |url: &SecretString| url.expose_secret() != EMBEDDED;
+    let set = [server(&queue), server(&store), seal.is_some(), admin_token.is_some()].into_iter();
     let set = set.chain(merchants.iter().map(|merchant| merchant.v2_key.is_some()));
     let secrets = settings.into_iter().zip(set).map(|(setting, set)| {
         let found = set.then(|| place(config, environment, &setting));
@@ -167,6 +168,10 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
     let token = if report.admin_token { "with a token" } else { "without a token" };
     let embedded = report.queue == EMBEDDED;
     let queue = if embedded { format!("embedded, in {}", report.data_dir) } else { report.queue.clone() };
+    let store = match report.store.as_str() {
+        EMBEDDED => format!("embedded, in {}", report.data_dir),
+        address => format!("{address}, with a shortcut in {}", report.data_dir),
+    };
     let programs = if embedded { "wxpayctl serve" } else { "wxpay-ingress and wxpay-worker" };
     screen.facts(&[
         ("programs", Some(programs.to_owned())),
@@ -174,7 +179,7 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
         ("health", Some(format!("http://{}/readyz", report.ops_listen))),
         ("admin API", Some(format!("http://{} {token}", report.admin_listen))),
         ("queue", Some(queue)),
-        ("store", Some(format!("{}, in {}", report.store, report.data_dir))),
+        ("store", Some(store)),
         ("retries", Some(format!("after {}; {} attempts in all", report.retry_delays.join(", "), report.max_attempts))),
     ])?;
     if !report.merchants.is_empty() {
@@ -244,6 +249,7 @@ mod tests {
          secret                  found in
         ─────────────────────────────────────────────────────────────────────────────
          queue.url               the configuration file itself
+         store.url               not set
          seal.key                /etc/wxpay/seal (mode 644: others can read it)
          worker.admin_token      not set
          merchants.shop.v2_key   environment, WXPAY__MERCHANTS__SHOP__V2_KEY

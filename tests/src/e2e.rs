@@ -13,6 +13,8 @@ mod store_contract;
 #[cfg(test)]
 mod sql_store;
 #[cfg(test)]
+mod sql_workers;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod vectors;

@@ -2,21 +2,19 @@
 
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{MySql, Postgres};
 
 use super::{
-    BoxError, Store,
+    Store,
     embedded::EmbeddedStore,
-    sql::{
-        self, Dialect, SqlStore,
-        migrate::{SchemaError, Step},
-    },
+    sql::{self, Dialect, SqlStore, migrate::Step},
 };
 use crate::{
     clock::Clock,
     config::{ConfigError, EMBEDDED},
-    disk::{Disk, DiskError, Holds},
+    disk::{Disk, Holds},
 };
 
 /// How the addresses of SQL stores begin.
@@ -33,20 +31,6 @@ pub enum Home {
     Postgres,
     /// On MySQL or MariaDB.
     Mysql,
-}
-
-/// Why a store cannot be opened. Never shows its address.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The address is none.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The database has another schema.
-    #[error("store.url: {0}")]
-    Schema(#[from] SchemaError),
-    /// The embedded database cannot be used.
-    #[error("the embedded store cannot be opened")]
-    Disk(#[from] DiskError),
 }
 
 impl Home {
@@ -79,13 +63,14 @@ impl Home {
 /// `connections` bounds the connections to a server; `disk` is used by the embedded home only.
 ///
 /// # Errors
-/// [`OpenError`].
+/// [`ConfigError`] for an address that is none, [`SchemaError`](sql::migrate::SchemaError) for a database that this program
+/// must not use, [`DiskError`](crate::disk::DiskError). No text shows the address.
 pub async fn open(
     url: &SecretString,
     connections: u32,
     disk: &Disk,
     clock: Arc<dyn Clock>,
-) -> Result<Arc<dyn Store>, OpenError> {
+) -> anyhow::Result<Arc<dyn Store>> {
     match Home::of(url)? {
         Home::Embedded => Ok(Arc::new(EmbeddedStore::open(disk.clone(), clock)?)),
         Home::Postgres => Ok(Arc::new(open_sql::<Postgres>(url, connections, clock).await?)),
@@ -98,23 +83,28 @@ pub async fn open(
 ///
 /// # Errors
 /// Where the store has no schema, the database cannot be asked, a script fails, or a later program was here.
-pub async fn migrate(url: &SecretString, apply: bool) -> Result<Vec<Step>, BoxError> {
+pub async fn migrate(url: &SecretString, apply: bool) -> anyhow::Result<Vec<Step>> {
     match Home::of(url)? {
         Home::Embedded => Err(ConfigError::new(SETTING, "the embedded store has no schema to migrate").into()),
-        Home::Postgres => sql::migrations::<Postgres>(url.expose_secret(), apply).await,
-        Home::Mysql => sql::migrations::<MySql>(url.expose_secret(), apply).await,
+        Home::Postgres => migrate_sql::<Postgres>(url, apply).await,
+        Home::Mysql => migrate_sql::<MySql>(url, apply).await,
     }
+}
+
+async fn migrate_sql<D: Dialect>(url: &SecretString, apply: bool) -> anyhow::Result<Vec<Step>> {
+    let options = sql::options::<D>(url.expose_secret()).map_err(|error| ConfigError::new(SETTING, error))?;
+    sql::migrations::<D>(options, apply).await.context(SETTING)
 }
 
 async fn open_sql<D: Dialect>(
     url: &SecretString,
     connections: u32,
     clock: Arc<dyn Clock>,
-) -> Result<SqlStore<D>, OpenError> {
-    let store = SqlStore::<D>::new(url.expose_secret(), connections, clock);
-    let store = store.map_err(|error| ConfigError::new(SETTING, error))?;
+) -> anyhow::Result<SqlStore<D>> {
+    let options = sql::options::<D>(url.expose_secret()).map_err(|error| ConfigError::new(SETTING, error))?;
+    let store = SqlStore::<D>::new(options, connections, clock);
     match store.check_schema().await {
-        Ok(verdict) => verdict?,
+        Ok(verdict) => verdict.context(SETTING)?,
         Err(error) => {
             let source = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(%error, source, "the store is away at the start; its schema is looked at when it is back");

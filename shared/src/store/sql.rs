@@ -12,20 +12,18 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::{Timestamp, TimestampRound, Unit};
-use sqlx::{
-    ConnectOptions as _, Connection as _, MySql, Pool, Postgres, Transaction, pool::PoolOptions,
-};
+use sqlx::{ConnectOptions as _, Connection as _, MySql, Pool, Postgres, Transaction, pool::PoolOptions};
 use tokio::{
     sync::{OnceCell, watch},
     time::timeout,
 };
 
+pub(super) use self::dialect::Dialect;
 use self::{
     batch::Batch,
     migrate::{SchemaError, Step},
     rows::{OrderRow, Writes},
 };
-pub(super) use self::dialect::Dialect;
 use super::{Account, Announced, Applied, BoxError, Closed, LedgerEntry, Registered, Store, StoreError};
 use crate::{
     clock::Clock,
@@ -75,17 +73,15 @@ pub struct AddressError;
 
 impl<D: Dialect> SqlStore<D> {
     /// The store at this address, with so many connections at most. Nothing is connected before it is used.
-    ///
-    /// # Errors
-    /// [`AddressError`].
-    pub fn new(url: &str, connections: u32, clock: Arc<dyn Clock>) -> Result<Self, AddressError> {
+    #[must_use]
+    pub fn new(options: Options<D>, connections: u32, clock: Arc<dyn Clock>) -> Self {
         let pool = PoolOptions::<D>::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_LIMIT)
             .idle_timeout(IDLE_LIMIT)
             .after_connect(|connection, _| Box::pin(D::prepare(connection)))
-            .connect_lazy_with(options::<D>(url)?);
-        Ok(Self { pool, clock, checked: Arc::default(), mismatch: watch::Sender::new(None) })
+            .connect_lazy_with(options);
+        Self { pool, clock, checked: Arc::default(), mismatch: watch::Sender::new(None) }
     }
 
     /// Whether this program may use the database; `Err` where it cannot be asked now.
@@ -152,16 +148,15 @@ impl<D: Dialect> Store for SqlStore<D> {
         bounded(async {
             let mut transaction = self.begin().await?;
             let fresh = D::insert_order(&mut transaction, &OrderRow::of(&order)).await?;
-            let known = match fresh {
-                true => None,
-                false => lock::<D>(&mut transaction, &registration.id).await?,
-            };
+            // Committed before the other order is read: on MySQL whoever lost the race holds a lock that many may share.
             transaction.commit().await?;
-            match known {
-                None if fresh => Ok(Registered::Fresh(order)),
+            if fresh {
+                return Ok(Registered::Fresh(order));
+            }
+            match self.order(&registration.id).await? {
                 None => Err(StoreError::Transient("the order that was there is gone".into())),
-                Some(known) if known.registration == *registration => Ok(Registered::Known(known)),
-                Some(known) => Ok(Registered::Conflict(known)),
+                Some((known, _)) if known.registration == *registration => Ok(Registered::Known(known)),
+                Some((known, _)) => Ok(Registered::Conflict(known)),
             }
         })
         .await
@@ -283,9 +278,14 @@ async fn bounded<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result
     timeout(CALL_LIMIT, call).await.map_err(late)?
 }
 
-type Options<D> = <<D as sqlx::Database>::Connection as sqlx::Connection>::Options;
+/// How a server is reached.
+pub type Options<D> = <<D as sqlx::Database>::Connection as sqlx::Connection>::Options;
 
-fn options<D: Dialect>(url: &str) -> Result<Options<D>, AddressError> {
+/// An address as the driver reads it.
+///
+/// # Errors
+/// [`AddressError`].
+pub(super) fn options<D: Dialect>(url: &str) -> Result<Options<D>, AddressError> {
     // The driver's log has statements; ours says what they were for.
     url.parse::<Options<D>>().map(|options| options.disable_statement_logging()).map_err(|_| AddressError)
 }
@@ -295,15 +295,17 @@ fn options<D: Dialect>(url: &str) -> Result<Options<D>, AddressError> {
 ///
 /// # Errors
 /// Where the database cannot be asked, a script fails, or a later program was here.
-pub(super) async fn migrations<D: Dialect>(url: &str, apply: bool) -> Result<Vec<Step>, BoxError> {
-    let mut connection = options::<D>(url)?.connect().await?;
-    if apply {
-        migrate::apply(&mut connection, D::SCRIPTS).await?;
-    }
+pub(super) async fn migrations<D: Dialect>(options: Options<D>, apply: bool) -> anyhow::Result<Vec<Step>> {
+    let mut connection = options.connect().await?;
     let (steps, verdict) = migrate::status(&mut connection, D::SCRIPTS).await?;
+    let steps = match verdict {
+        Err(SchemaError::Missing { .. } | SchemaError::Older { .. }) if apply => {
+            migrate::apply(&mut connection, D::SCRIPTS).await?;
+            migrate::status(&mut connection, D::SCRIPTS).await?.0
+        }
+        Ok(()) | Err(SchemaError::Missing { .. } | SchemaError::Older { .. }) => steps,
+        Err(error) => return Err(error.into()),
+    };
     connection.close().await?;
-    match verdict {
-        Ok(()) | Err(SchemaError::Missing { .. } | SchemaError::Older { .. }) => Ok(steps),
-        Err(error) => Err(error.into()),
-    }
+    Ok(steps)
 }

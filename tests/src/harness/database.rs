@@ -55,22 +55,20 @@ impl Database {
         let directory = TempDir::with_prefix("wxpay-database-").expect("the temporary directory can be written");
         let mut database = Self { kind, directory, port: free_port(), server: None };
         let (program, arguments) = match kind {
-            Kind::Postgres => postgres(&tool("/usr/lib/postgresql", "bin/initdb", INSTALL_POSTGRES), &[
-                "-D",
-                &database.path("data"),
-                "-A",
-                "trust",
-                "-N",
-                "-U",
-                "postgres",
-            ]),
-            Kind::Mariadb => (PathBuf::from("mariadb-install-db"), vec![
-                "--no-defaults".to_owned(),
-                format!("--datadir={}", database.path("data")),
-                "--auth-root-authentication-method=normal".to_owned(),
-                "--skip-test-db".to_owned(),
-                format!("--user={}", if is_root() { "root".to_owned() } else { who() }),
-            ]),
+            Kind::Postgres => postgres(
+                &tool("/usr/lib/postgresql", "bin/initdb", INSTALL_POSTGRES),
+                &["-D", &database.path("data"), "-A", "trust", "-N", "-U", "postgres"],
+            ),
+            Kind::Mariadb => (
+                PathBuf::from("mariadb-install-db"),
+                vec![
+                    "--no-defaults".to_owned(),
+                    format!("--datadir={}", database.path("data")),
+                    "--auth-root-authentication-method=normal".to_owned(),
+                    "--skip-test-db".to_owned(),
+                    format!("--user={}", if is_root() { "root".to_owned() } else { who() }),
+                ],
+            ),
         };
         if kind == Kind::Postgres && is_root() {
             run(Command::new("chown").arg("postgres").arg(database.directory.path()), INSTALL_POSTGRES);
@@ -86,28 +84,23 @@ impl Database {
         assert!(self.server.is_none(), "it runs already");
         let (data, port) = (self.path("data"), self.port.to_string());
         let (program, arguments) = match self.kind {
-            Kind::Postgres => postgres(&tool("/usr/lib/postgresql", "bin/postgres", INSTALL_POSTGRES), &[
-                "-D",
-                &data,
-                "-p",
-                &port,
-                "-h",
-                "127.0.0.1",
-                "-k",
-                &self.path(""),
-                "-c",
-                "max_connections=300",
-            ]),
-            Kind::Mariadb => (PathBuf::from("mariadbd"), vec![
-                "--no-defaults".to_owned(),
-                format!("--user={}", if is_root() { "root".to_owned() } else { who() }),
-                format!("--datadir={data}"),
-                format!("--port={port}"),
-                "--bind-address=127.0.0.1".to_owned(),
-                format!("--socket={}", self.path("sock")),
-                format!("--pid-file={}", self.path("pid")),
-                "--max-connections=300".to_owned(),
-            ]),
+            Kind::Postgres => postgres(
+                &tool("/usr/lib/postgresql", "bin/postgres", INSTALL_POSTGRES),
+                &["-D", &data, "-p", &port, "-h", "127.0.0.1", "-k", &self.path(""), "-c", "max_connections=300"],
+            ),
+            Kind::Mariadb => (
+                PathBuf::from("mariadbd"),
+                vec![
+                    "--no-defaults".to_owned(),
+                    format!("--user={}", if is_root() { "root".to_owned() } else { who() }),
+                    format!("--datadir={data}"),
+                    format!("--port={port}"),
+                    "--bind-address=127.0.0.1".to_owned(),
+                    format!("--socket={}", self.path("sock")),
+                    format!("--pid-file={}", self.path("pid")),
+                    "--max-connections=300".to_owned(),
+                ],
+            ),
         };
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         self.server = Some(Server::start(&Plan {
@@ -124,10 +117,8 @@ impl Database {
     /// Waits until it answers.
     pub(crate) async fn ready(&self) {
         let url = self.url(self.kind.admin_database());
-        wait_until("the database answers", Duration::from_secs(60), || async {
-            Session::connect(&url).await.is_ok()
-        })
-        .await;
+        wait_until("the database answers", Duration::from_secs(60), || async { Session::connect(&url).await.is_ok() })
+            .await;
     }
 
     /// Kills the server without warning.

@@ -20,7 +20,7 @@ pub(crate) async fn fresh_schema(kind: Kind) -> String {
 }
 
 /// A store as a worker opens it: with connections of its own.
-pub(crate) async fn open_store(url: &str) -> Result<Arc<dyn Store>, open::OpenError> {
+pub(crate) async fn open_store(url: &str) -> anyhow::Result<Arc<dyn Store>> {
     let directory = tempfile::tempdir().unwrap();
     let disk = Disk::open(directory.path(), Holds::Shortcut).await.unwrap();
     open::open(&url.to_owned().into(), 8, &disk, Arc::new(SystemClock)).await

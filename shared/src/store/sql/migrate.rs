@@ -85,8 +85,7 @@ pub(super) async fn status<C: Migrate>(
     let unfinished = existing(connection.dirty_version(TABLE).await)?.flatten();
     let applied = existing(connection.list_applied_migrations(TABLE).await)?.unwrap_or_default();
     let has = |version| applied.iter().any(|found| found.version == version && unfinished != Some(version));
-    let step =
-        |script: &Script| Step { version: script.version, name: script.name, applied: has(script.version) };
+    let step = |script: &Script| Step { version: script.version, name: script.name, applied: has(script.version) };
     let steps = scripts.iter().map(step).collect();
 
     let needed = scripts.last().map_or(0, |script| script.version);
@@ -146,8 +145,9 @@ fn existing<T>(asked: Result<T, MigrateError>) -> Result<Option<T>, Error> {
 }
 
 fn plain(error: MigrateError) -> Error {
-    match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error,
-        other => Error::Migrate(Box::new(other)),
+    if let MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) = error {
+        cause
+    } else {
+        Error::Migrate(Box::new(error))
     }
 }

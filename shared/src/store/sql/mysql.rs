@@ -108,15 +108,12 @@ impl Dialect for MySql {
     }
 
     async fn move_points(connection: &mut MySqlConnection, moves: &[AccountRow]) -> sqlx::Result<Vec<AccountRow>> {
-        let mut query =
-            QueryBuilder::new("insert into wxpay_points_accounts (merchant, user_id, balance, entries) ");
+        let mut query = QueryBuilder::new("insert into wxpay_points_accounts (merchant, user_id, balance, entries) ");
         query.push_values(moves, |mut row, account| {
             row.push_bind(&account.merchant).push_bind(&account.user_id);
             row.push_bind(account.balance).push_bind(account.entries);
         });
-        query.push(
-            " on duplicate key update balance = balance + values(balance), entries = entries + values(entries)",
-        );
+        query.push(" on duplicate key update balance = balance + values(balance), entries = entries + values(entries)");
         query.build().execute(&mut *connection).await?;
         let pairs: Vec<_> = moves.iter().map(|row| (row.merchant.as_str(), row.user_id.as_str())).collect();
         with_pairs(SELECT_ACCOUNTS, &pairs).build_query_as().fetch_all(connection).await
