@@ -4,11 +4,12 @@ use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use anyhow::Result;
 use clap::Subcommand;
+use jiff::Timestamp;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use wxpay_shared::{
-    config::{Config, ConfigError, DEFAULT_FILE, EMBEDDED, ENV_PREFIX},
+    config::{Config, ConfigError, DEFAULT_FILE, EMBEDDED, ENV_PREFIX, MerchantKey},
     merchant::{Merchant, Merchants},
 };
 
@@ -64,6 +65,7 @@ struct MerchantReport {
     appids: Vec<String>,
     sub_mch_ids: Vec<String>,
     points: String,
+    platform_keys: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -97,10 +99,18 @@ fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, C
         return Err(ConfigError::new("seal.key", "missing: ingress and worker must have the same one"));
     }
     let mut settings = ["queue.url", "store.url", "seal.key", "worker.admin_token"].map(str::to_owned).to_vec();
-    settings.extend(merchants.iter().map(|merchant| format!("merchants.{}.v2_key", merchant.name)));
     let server = |url: &SecretString| url.expose_secret() != EMBEDDED;
-    let set = [server(&queue), server(&store), seal.is_some(), admin_token.is_some()].into_iter();
-    let set = set.chain(merchants.iter().map(|merchant| merchant.v2_key.is_some()));
+    let mut set = vec![server(&queue), server(&store), seal.is_some(), admin_token.is_some()];
+    for (name, merchant) in &config.merchants {
+        for key in MerchantKey::ALL {
+            let given = config.merchant_key(name, merchant, key)?.is_some();
+            // A merchant need not have both protocols, nor a previous key.
+            if given {
+                settings.push(format!("merchants.{name}.{}", key.setting()));
+                set.push(given);
+            }
+        }
+    }
     let secrets = settings.into_iter().zip(set).map(|(setting, set)| {
         let found = set.then(|| place(config, environment, &setting));
         Secret { setting, found }
@@ -127,7 +137,12 @@ fn merchant_report(merchant: &Merchant) -> MerchantReport {
         appids: merchant.ids.appids.iter().map(ToString::to_string).collect(),
         sub_mch_ids: merchant.ids.sub_mch_ids.iter().map(ToString::to_string).collect(),
         points: merchant.points.to_string(),
+        platform_keys: merchant.v3.iter().flat_map(|v3| v3.platform.expiries()).map(platform_key).collect(),
     }
+}
+
+fn platform_key((serial, expiry): (&str, Option<Timestamp>)) -> String {
+    expiry.map_or_else(|| serial.to_owned(), |expiry| format!("{serial} until {}", expiry.strftime("%Y-%m-%d")))
 }
 
 /// Where a secret was found. A file that others can read is no place for one.
@@ -184,10 +199,18 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
     ])?;
     if !report.merchants.is_empty() {
         screen.line("")?;
-        let mut grid = Grid::new(["merchant", "mch_id", "appids", "sub_mch_ids", "points per fen"]);
+        let mut grid =
+            Grid::new(["merchant", "mch_id", "appids", "sub_mch_ids", "points per fen", "platform keys of v3"]);
         for merchant in &report.merchants {
-            let MerchantReport { name, mch_id, appids, sub_mch_ids, points } = merchant;
-            grid.row([name.clone(), mch_id.clone(), appids.join("\n"), sub_mch_ids.join("\n"), points.clone()]);
+            let MerchantReport { name, mch_id, appids, sub_mch_ids, points, platform_keys } = merchant;
+            grid.row([
+                name.clone(),
+                mch_id.clone(),
+                appids.join("\n"),
+                sub_mch_ids.join("\n"),
+                points.clone(),
+                platform_keys.join("\n"),
+            ]);
         }
         screen.table(grid)?;
     }

@@ -11,7 +11,9 @@ use wxpayctl::{
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    wxpay_shared::runtime::init_logging(cli.log_filter());
+    if let Err(error) = wxpay_shared::runtime::start(cli.log_filter()) {
+        return wxpay_shared::runtime::exit_code(Err(error));
+    }
     let mut out = std::io::stdout();
     let width = comfy_table::Table::new().width();
     let mut screen = Screen::new(&mut out, width, cli.json);

@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use anyhow::{Context, Result};
@@ -10,6 +11,7 @@ use reqwest::Url;
 use wxpay_shared::{
     clock::{Clock as _, SystemClock},
     config::{Config, ConfigError, DEFAULT_FILE},
+    reload,
     runtime::shutdown_token,
 };
 
@@ -56,6 +58,8 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
     // Before anything starts, so that an early signal is not lost.
     let shutdown = shutdown_token().context("cannot listen for signals")?;
     let together = Together::start(&plan.config, &plan.data_dir).await?;
+    let watched = plan.development.as_ref().map(|(file, _)| file.clone()).or(args.config);
+    reload::watch(watched, Arc::clone(&together.merchants), shutdown.clone()).context("cannot listen for signals")?;
     announce(screen, &plan, &together)?;
     together.run_until(shutdown).await?;
     if !screen.is_json() {

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use wxpay_shared::{
     clock::{Clock as _, SystemClock},
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, MerchantKey},
     fen::Fen,
     ids::{AppId, MchId, MerchantName, OpenId, OutTradeNo, TransactionId},
     wechat::{keys::V2Key, v2_sign::SignType},
@@ -231,7 +231,9 @@ fn configured(file: &Path, name: &MerchantName) -> Result<Merchant> {
     let setting = format!("merchants.{name}");
     let merchant = config.merchants.get(name).ok_or_else(|| ConfigError::new(&setting, "no such merchant"))?;
     let key_setting = format!("{setting}.v2_key");
-    let key = config.v2_key(name, merchant)?.ok_or_else(|| ConfigError::new(&key_setting, "missing"))?;
+    let key = config
+        .merchant_key(name, merchant, MerchantKey::V2)?
+        .ok_or_else(|| ConfigError::new(&key_setting, "missing"))?;
     let key = V2Key::parse(key.expose_secret()).map_err(|error| ConfigError::new(&key_setting, error))?;
     let appid = merchant.appids.first().ok_or_else(|| ConfigError::new(format!("{setting}.appids"), "empty"))?;
     let mut listen = config.ingress.listen;

@@ -16,7 +16,7 @@ use wxpay_shared::{
     disk::{Disk, Holds},
     envelope::SealKeys,
     http,
-    merchant::Merchants,
+    merchant::{LiveMerchants, Merchants},
     queue::embedded::EmbeddedQueue,
     runtime::FINISH_BUDGET,
     settled::Settled,
@@ -37,6 +37,8 @@ pub struct Together {
     pub ops: SocketAddr,
     /// Where the admin API answers.
     pub admin: SocketAddr,
+    /// Its merchants, whose keys may be exchanged.
+    pub merchants: Arc<LiveMerchants>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
     disk: Disk,
@@ -50,7 +52,7 @@ impl Together {
     pub async fn start(config: &Config, data_dir: &Path) -> Result<Self> {
         embedded("queue.url", config.queue_url()?.expose_secret())?;
         embedded("store.url", config.store_url()?.expose_secret())?;
-        let merchants = Arc::new(Merchants::open(config)?);
+        let merchants = Arc::new(LiveMerchants::new(Merchants::open(config)?));
         let token = config.admin_token()?;
         let ingress = bind("ingress.listen", config.ingress.listen).await?;
         let ops = bind("ingress.ops_listen", config.ingress.ops_listen).await?;
@@ -71,6 +73,7 @@ impl Together {
             clock: Arc::clone(&clock),
             settings: Settings::of(config),
         });
+        let live = Arc::clone(&merchants);
         let public = Arc::new(Ingress::new(merchants, seal, Arc::new(queue), clock));
 
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
@@ -84,7 +87,7 @@ impl Together {
         }
         tasks.spawn(worker.run(stop.clone()));
         let (ingress, ops, admin) = addresses;
-        Ok(Self { ingress, ops, admin, tasks, stop, disk })
+        Ok(Self { ingress, ops, admin, merchants: live, tasks, stop, disk })
     }
 
     /// Runs until the token fires, then stops.

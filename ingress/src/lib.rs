@@ -1,6 +1,6 @@
 //! The public side: a notification comes in, is proven to be WeChat's, is made durable, and only then answered.
 //!
-//! The four steps are [`Ingress::accept`]; each is a file. There is no database here and no decision about money: what
+//! The four steps are `Ingress::accept`; each is a file. There is no database here and no decision about money: what
 //! is authentic but wrong is the worker's to judge, since refusing it would make WeChat repeat it for a day and then
 //! drop it.
 

@@ -17,8 +17,16 @@ mod sql_workers;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
+mod manifest;
+#[cfg(test)]
 mod vectors;
 #[cfg(test)]
+mod vectors_v3;
+#[cfg(test)]
 mod pipeline;
+#[cfg(test)]
+mod protocol;
+#[cfg(test)]
+mod example;
 #[cfg(test)]
 mod tidy;

@@ -10,6 +10,7 @@ pub(crate) mod notice;
 pub(crate) mod pair;
 pub(crate) mod process;
 pub(crate) mod rabbitmq;
+pub(crate) mod wechat;
 
 /// Waits for a condition, looking again every few milliseconds.
 ///

@@ -35,7 +35,7 @@ async fn the_shortcut_may_vanish(kind: Kind) {
         pair.settled(node, &host).await;
         for n in 0..20 {
             let order = pair.order("shop", &format!("SQL{n}")).await;
-            assert_eq!((order.state, order.credited, order.ledger.len()), (OrderState::Paid, 10, 1));
+            assert_eq!((order.state, order.points, order.ledger.len()), (OrderState::Paid, 10, 1));
         }
         assert!(pair.dead_letters().await.dead_letters.is_empty());
         pair.kill_worker();

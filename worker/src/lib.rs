@@ -1,6 +1,6 @@
 //! The applying side: takes notifications from the queue and makes each business event take effect once.
 //!
-//! The flow is [`Worker::handle`] and the lines around it: deliver → open → dedup → apply → settle, a file each. A
+//! The flow is `Worker::handle` and the lines around it: deliver → open → dedup → apply → settle, a file each. A
 //! delivery is settled only after what it says is in the store for certain, so a crash anywhere makes a repeat, and a
 //! repeat has no effect.
 

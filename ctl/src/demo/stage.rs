@@ -14,7 +14,7 @@ use tokio::{
 };
 use wxpay_shared::{
     admin::{DeadLetterView, PAGE_MAX, RegisterOrder, Replay, ReplayOutcome, Selection},
-    config::Config,
+    config::{Config, MerchantKey},
     fen::Fen,
     ids::{AppId, MchId, MerchantName, OutTradeNo, UserId},
     reason::Rejection,
@@ -62,7 +62,9 @@ impl Stage {
             user: UserId::parse(USER)?,
             mch_id: merchant.mch_id.clone(),
             appid: merchant.appids.first().context("the development merchant has no appid")?.clone(),
-            key: config.v2_key(&name, merchant)?.context("the development merchant has no key")?,
+            key: config
+                .merchant_key(&name, merchant, MerchantKey::V2)?
+                .context("the development merchant has no key")?,
             merchant: name,
         })
     }
