@@ -2,7 +2,7 @@
 
 use sqlx::{
     Error, SqlSafeStr as _, SqlStr,
-    migrate::{Migrate, MigrateError, Migration, MigrationType},
+    migrate::{AppliedMigration, Migrate, MigrateError, Migration, MigrationType},
 };
 
 /// The table that says which scripts a database has. A shop's own tables may be in the same database.
@@ -88,21 +88,23 @@ pub(super) async fn status<C: Migrate>(
     let step = |script: &Script| Step { version: script.version, name: script.name, applied: has(script.version) };
     let steps = scripts.iter().map(step).collect();
 
-    let needed = scripts.last().map_or(0, |script| script.version);
-    let found = applied.iter().map(|applied| applied.version).max();
-    let foreign = applied.iter().find(|found| {
-        found.version <= needed
-            && !known.iter().any(|ours| ours.version == found.version && ours.checksum == found.checksum)
-    });
-    let verdict = match (found, foreign) {
-        _ if unfinished.is_some() => Err(SchemaError::Unfinished { version: unfinished.unwrap_or_default() }),
-        (None, _) => Err(SchemaError::Missing { needed }),
-        (Some(found), _) if found > needed => Err(SchemaError::Newer { found, needed }),
-        (_, Some(foreign)) => Err(SchemaError::Foreign { version: foreign.version }),
-        (Some(found), _) if applied.len() < scripts.len() => Err(SchemaError::Older { found, needed }),
-        (Some(_), None) => Ok(()),
+    Ok((steps, verdict(&known, &applied, unfinished)))
+}
+
+fn verdict(known: &[Migration], applied: &[AppliedMigration], unfinished: Option<i64>) -> Result<(), SchemaError> {
+    let needed = known.last().map_or(0, |script| script.version);
+    let is_ours = |found: &AppliedMigration| {
+        known.iter().any(|ours| ours.version == found.version && ours.checksum == found.checksum)
     };
-    Ok((steps, verdict))
+    let foreign = applied.iter().find(|found| found.version <= needed && !is_ours(found));
+    match (applied.iter().map(|found| found.version).max(), unfinished, foreign) {
+        (_, Some(version), _) => Err(SchemaError::Unfinished { version }),
+        (None, None, _) => Err(SchemaError::Missing { needed }),
+        (Some(found), None, _) if found > needed => Err(SchemaError::Newer { found, needed }),
+        (Some(_), None, Some(foreign)) => Err(SchemaError::Foreign { version: foreign.version }),
+        (Some(found), None, None) if applied.len() < known.len() => Err(SchemaError::Older { found, needed }),
+        (Some(_), None, None) => Ok(()),
+    }
 }
 
 /// Runs the scripts that a database does not have, alone among all who try.
@@ -149,5 +151,33 @@ fn plain(error: MigrateError) -> Error {
         cause
     } else {
         Error::Migrate(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCRIPTS: [Script; 2] = [
+        Script { version: 1, name: "first", sql: "create table a (b bigint)" },
+        Script { version: 2, name: "second", sql: "create table c (d bigint)" },
+    ];
+
+    #[test]
+    fn a_database_is_judged_by_all_of_its_scripts() {
+        let known = migrations(&SCRIPTS);
+        let ours = |version: usize| AppliedMigration {
+            version: known[version - 1].version,
+            checksum: known[version - 1].checksum.clone(),
+        };
+        let other = |version| AppliedMigration { version, checksum: b"other".as_slice().into() };
+        let judged = |applied: &[AppliedMigration]| verdict(&known, applied, None);
+        assert_eq!(judged(&[]), Err(SchemaError::Missing { needed: 2 }));
+        assert_eq!(judged(&[ours(1)]), Err(SchemaError::Older { found: 1, needed: 2 }));
+        assert_eq!(judged(&[ours(2)]), Err(SchemaError::Older { found: 2, needed: 2 }));
+        assert_eq!(judged(&[ours(1), ours(2)]), Ok(()));
+        assert_eq!(judged(&[ours(1), other(2)]), Err(SchemaError::Foreign { version: 2 }));
+        assert_eq!(judged(&[ours(1), ours(2), other(3)]), Err(SchemaError::Newer { found: 3, needed: 2 }));
+        assert_eq!(verdict(&known, &[ours(1)], Some(1)), Err(SchemaError::Unfinished { version: 1 }));
     }
 }
