@@ -27,6 +27,10 @@ mod pipeline;
 #[cfg(test)]
 mod protocol;
 #[cfg(test)]
+mod outage;
+#[cfg(test)]
+mod worker_steps;
+#[cfg(test)]
 mod example;
 #[cfg(test)]
 mod tidy;

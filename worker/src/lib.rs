@@ -118,6 +118,7 @@ impl Worker {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = work => {}
+            () = Arc::clone(&self).forget() => {}
         }
         self.parts.consumer.pause().await;
         tasks.close();

@@ -88,9 +88,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         () = serving => Ok(()),
         error = consumer.fatal() => Err(error.into()),
         error = store.fatal() => Err(anyhow::Error::from_boxed(error).context("store.url")),
+        error = disk.failed() => Err(error.into()),
     };
     consumer.close().await;
     dead_letters.close().await;
+    drop(store);
     disk.close().await?;
     result
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::de::DeserializeOwned;
@@ -125,6 +125,16 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
         drop(self.worker.take());
     }
 
+    /// Asks the worker to end; how long it took.
+    pub(crate) async fn terminate_worker(&mut self) -> Duration {
+        terminate(self.worker.take().expect("it runs")).await
+    }
+
+    /// Asks ingress to end; how long it took.
+    pub(crate) async fn terminate_ingress(&mut self) -> Duration {
+        terminate(self.ingress.take().expect("it runs")).await
+    }
+
     fn program(&self, name: &str) -> Server {
         let config = self.config_file();
         Server::start(&Plan {
@@ -213,6 +223,13 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
         })
         .await;
     }
+}
+
+async fn terminate(program: Server) -> Duration {
+    let started = Instant::now();
+    program.signal("TERM");
+    wait_until("the program has ended", DEADLINE, async || !program.runs()).await;
+    started.elapsed()
 }
 
 /// A program of the workspace, built by this test run if need be: an old one would test yesterday's code.
