@@ -74,7 +74,9 @@ impl Database {
             run(Command::new("chown").arg("postgres").arg(database.directory.path()), INSTALL_POSTGRES);
         }
         let install = if kind == Kind::Postgres { INSTALL_POSTGRES } else { INSTALL_MARIADB };
-        run(Command::new(program).args(arguments).current_dir(database.directory.path()), install);
+        // MariaDB removes what looks like its own temporary tables when it starts, another server's too.
+        let directory = database.directory.path();
+        run(Command::new(program).args(arguments).current_dir(directory).env("TMPDIR", directory), install);
         database.run();
         database
     }
@@ -96,6 +98,7 @@ impl Database {
                     format!("--datadir={data}"),
                     format!("--port={port}"),
                     "--bind-address=127.0.0.1".to_owned(),
+                    format!("--tmpdir={}", self.path("")),
                     format!("--socket={}", self.path("sock")),
                     format!("--pid-file={}", self.path("pid")),
                     "--max-connections=300".to_owned(),
