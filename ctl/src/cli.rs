@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use wxpay_shared::{config::ConfigError, runtime::EXIT_CONFIG};
 
-use crate::{client::Refused, config_check, demo, dlq, orders, points, queue, screen::Screen, serve, simulate};
+use crate::{
+    client::Refused, config_check, demo, dlq, migrate, orders, points, queue, screen::Screen, serve, simulate,
+};
 
 /// It could not be done (and clap's own code for wrong arguments).
 const EXIT_FAILED: u8 = 2;
@@ -54,6 +56,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Checks the configuration.
     Config(config_check::Args),
+    /// Shows the schema of a SQL store, and makes it.
+    Migrate(migrate::Args),
 }
 
 /// How a command ended that could be done.
@@ -86,7 +90,8 @@ impl Cli {
             | Command::Dlq(_)
             | Command::Queue(_)
             | Command::Simulate(_)
-            | Command::Config(_) => "warn",
+            | Command::Config(_)
+            | Command::Migrate(_) => "warn",
         }
     }
 }
@@ -105,6 +110,7 @@ pub async fn run(cli: Cli, screen: &mut Screen<'_>) -> Result<Verdict> {
         Command::Queue(args) => queue::run(args, screen).await,
         Command::Simulate(args) => simulate::run(args, screen).await,
         Command::Config(args) => config_check::run(args, screen),
+        Command::Migrate(args) => migrate::run(args, screen).await,
     }
 }
 

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use jiff::Timestamp;
 use reqwest::Url;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use wxpay_shared::{
     config::{Config, ConfigError, DEFAULT_FILE, EMBEDDED, ENV_PREFIX, MerchantKey},
@@ -98,8 +98,9 @@ fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, C
     if seal.is_none() && queue.expose_secret() != EMBEDDED {
         return Err(ConfigError::new("seal.key", "missing: ingress and worker must have the same one"));
     }
-    let mut settings = vec!["queue.url".to_owned(), "seal.key".to_owned(), "worker.admin_token".to_owned()];
-    let mut set = vec![queue.expose_secret() != EMBEDDED, seal.is_some(), admin_token.is_some()];
+    let mut settings = ["queue.url", "store.url", "seal.key", "worker.admin_token"].map(str::to_owned).to_vec();
+    let server = |url: &SecretString| url.expose_secret() != EMBEDDED;
+    let mut set = vec![server(&queue), server(&store), seal.is_some(), admin_token.is_some()];
     for (name, merchant) in &config.merchants {
         for key in MerchantKey::ALL {
             let given = config.merchant_key(name, merchant, key)?.is_some();
@@ -182,6 +183,10 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
     let token = if report.admin_token { "with a token" } else { "without a token" };
     let embedded = report.queue == EMBEDDED;
     let queue = if embedded { format!("embedded, in {}", report.data_dir) } else { report.queue.clone() };
+    let store = match report.store.as_str() {
+        EMBEDDED => format!("embedded, in {}", report.data_dir),
+        address => format!("{address}, with a shortcut in {}", report.data_dir),
+    };
     let programs = if embedded { "wxpayctl serve" } else { "wxpay-ingress and wxpay-worker" };
     screen.facts(&[
         ("programs", Some(programs.to_owned())),
@@ -189,7 +194,7 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
         ("health", Some(format!("http://{}/readyz", report.ops_listen))),
         ("admin API", Some(format!("http://{} {token}", report.admin_listen))),
         ("queue", Some(queue)),
-        ("store", Some(format!("{}, in {}", report.store, report.data_dir))),
+        ("store", Some(store)),
         ("retries", Some(format!("after {}; {} attempts in all", report.retry_delays.join(", "), report.max_attempts))),
     ])?;
     if !report.merchants.is_empty() {
@@ -267,6 +272,7 @@ mod tests {
          secret                  found in
         ─────────────────────────────────────────────────────────────────────────────
          queue.url               the configuration file itself
+         store.url               not set
          seal.key                /etc/wxpay/seal (mode 644: others can read it)
          worker.admin_token      not set
          merchants.shop.v2_key   environment, WXPAY__MERCHANTS__SHOP__V2_KEY

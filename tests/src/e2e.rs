@@ -11,6 +11,10 @@ mod rabbit_faults;
 #[cfg(test)]
 mod store_contract;
 #[cfg(test)]
+mod sql_store;
+#[cfg(test)]
+mod sql_workers;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod manifest;

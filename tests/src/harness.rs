@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod database;
 pub(crate) mod notice;
 pub(crate) mod pair;
 pub(crate) mod process;
