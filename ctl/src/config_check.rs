@@ -264,8 +264,8 @@ mod tests {
           store          embedded, in /etc/wxpay/wxpay-data
           retries        after 5s, 30s, 120s, 600s, 3600s; 10 attempts in all
 
-         merchant   mch_id       appids   sub_mch_ids   points per fen
-        ───────────────────────────────────────────────────────────────
+         merchant   mch_id       appids   sub_mch_ids   points per fen   platform keys of v3
+        ─────────────────────────────────────────────────────────────────────────────────────
          shop       1900000109   wx1                    1/100
                                  wx2
 
@@ -282,7 +282,10 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let error = checked(SHOP, &[]).unwrap_err();
-        assert_eq!(error.to_string(), "merchants.shop.v2_key: missing");
+        assert_eq!(
+            error.to_string(),
+            "merchants.shop: set v2_key, or api_v3_key with platform_certificates or platform_public_keys"
+        );
         let environment = [("WXPAY__MERCHANTS__SHOP__V2_KEY", KEY), ("WXPAY__QUEUE__URL", "amqp://broker")];
         let error = checked(SHOP, &environment).unwrap_err();
         assert!(error.to_string().starts_with("seal.key: missing"), "{error}");
