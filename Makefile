@@ -1,6 +1,6 @@
 # The two commands of the README, and the parts of the second one.
 
-.PHONY: demo test servers lint unit
+.PHONY: demo test servers lint unit senders
 
 # Builds and plays the main job on the embedded default: no broker, no database.
 demo:
@@ -21,3 +21,7 @@ lint:
 unit:
 	cargo build --workspace --bins --locked
 	cargo test --workspace --locked
+
+# Independent implementations as the sender. Not in `test`: it needs PyPI's and npm's packages.
+senders:
+	./tests/senders/run.sh

@@ -5,6 +5,8 @@ set -eu
 
 missing=""
 ls /usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server >/dev/null 2>&1 || missing="$missing rabbitmq-server"
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
+command -v mariadbd >/dev/null 2>&1 || missing="$missing mariadb-server"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

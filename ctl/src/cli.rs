@@ -6,7 +6,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use wxpay_shared::{config::ConfigError, runtime::EXIT_CONFIG};
 
-use crate::{client::Refused, config_check, demo, dlq, orders, points, queue, refunds, screen::Screen, serve, simulate,
+use crate::{
+    client::Refused, config_check, demo, dlq, migrate, orders, points, queue, refunds, screen::Screen, serve, simulate,
     verify,
 };
 
@@ -61,6 +62,8 @@ enum Command {
     Verify(verify::Args),
     /// Checks the configuration.
     Config(config_check::Args),
+    /// Shows the schema of a SQL store, and makes it.
+    Migrate(migrate::Args),
 }
 
 /// How a command ended that could be done.
@@ -95,7 +98,8 @@ impl Cli {
             | Command::Queue(_)
             | Command::Simulate(_)
             | Command::Verify(_)
-            | Command::Config(_) => "warn",
+            | Command::Config(_)
+            | Command::Migrate(_) => "warn",
         }
     }
 }
@@ -116,6 +120,7 @@ pub async fn run(cli: Cli, screen: &mut Screen<'_>) -> Result<Verdict> {
         Command::Simulate(args) => simulate::run(args, screen).await,
         Command::Verify(args) => verify::run(args, screen),
         Command::Config(args) => config_check::run(args, screen),
+        Command::Migrate(args) => migrate::run(args, screen).await,
     }
 }
 

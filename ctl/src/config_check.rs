@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Subcommand;
 use jiff::Timestamp;
 use reqwest::Url;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use wxpay_shared::{
     config::{Config, ConfigError, DEFAULT_FILE, EMBEDDED, ENV_PREFIX, MerchantKey},
@@ -98,8 +98,9 @@ fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, C
     if seal.is_none() && queue.expose_secret() != EMBEDDED {
         return Err(ConfigError::new("seal.key", "missing: ingress and worker must have the same one"));
     }
-    let mut settings = vec!["queue.url".to_owned(), "seal.key".to_owned(), "worker.admin_token".to_owned()];
-    let mut set = vec![queue.expose_secret() != EMBEDDED, seal.is_some(), admin_token.is_some()];
+    let mut settings = ["queue.url", "store.url", "seal.key", "worker.admin_token"].map(str::to_owned).to_vec();
+    let server = |url: &SecretString| url.expose_secret() != EMBEDDED;
+    let mut set = vec![server(&queue), server(&store), seal.is_some(), admin_token.is_some()];
     for (name, merchant) in &config.merchants {
         for key in MerchantKey::ALL {
             let given = config.merchant_key(name, merchant, key)?.is_some();
@@ -182,6 +183,10 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
     let token = if report.admin_token { "with a token" } else { "without a token" };
     let embedded = report.queue == EMBEDDED;
     let queue = if embedded { format!("embedded, in {}", report.data_dir) } else { report.queue.clone() };
+    let store = match report.store.as_str() {
+        EMBEDDED => format!("embedded, in {}", report.data_dir),
+        address => format!("{address}, with a shortcut in {}", report.data_dir),
+    };
     let programs = if embedded { "wxpayctl serve" } else { "wxpay-ingress and wxpay-worker" };
     screen.facts(&[
         ("programs", Some(programs.to_owned())),
@@ -189,7 +194,7 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
         ("health", Some(format!("http://{}/readyz", report.ops_listen))),
         ("admin API", Some(format!("http://{} {token}", report.admin_listen))),
         ("queue", Some(queue)),
-        ("store", Some(format!("{}, in {}", report.store, report.data_dir))),
+        ("store", Some(store)),
         ("retries", Some(format!("after {}; {} attempts in all", report.retry_delays.join(", "), report.max_attempts))),
     ])?;
     if !report.merchants.is_empty() {
@@ -259,14 +264,15 @@ mod tests {
           store          embedded, in /etc/wxpay/wxpay-data
           retries        after 5s, 30s, 120s, 600s, 3600s; 10 attempts in all
 
-         merchant   mch_id       appids   sub_mch_ids   points per fen
-        ───────────────────────────────────────────────────────────────
+         merchant   mch_id       appids   sub_mch_ids   points per fen   platform keys of v3
+        ─────────────────────────────────────────────────────────────────────────────────────
          shop       1900000109   wx1                    1/100
                                  wx2
 
          secret                  found in
         ─────────────────────────────────────────────────────────────────────────────
          queue.url               the configuration file itself
+         store.url               not set
          seal.key                /etc/wxpay/seal (mode 644: others can read it)
          worker.admin_token      not set
          merchants.shop.v2_key   environment, WXPAY__MERCHANTS__SHOP__V2_KEY
@@ -276,7 +282,10 @@ mod tests {
     #[test]
     fn what_is_missing_is_named() {
         let error = checked(SHOP, &[]).unwrap_err();
-        assert_eq!(error.to_string(), "merchants.shop.v2_key: missing");
+        assert_eq!(
+            error.to_string(),
+            "merchants.shop: set v2_key, or api_v3_key with platform_certificates or platform_public_keys"
+        );
         let environment = [("WXPAY__MERCHANTS__SHOP__V2_KEY", KEY), ("WXPAY__QUEUE__URL", "amqp://broker")];
         let error = checked(SHOP, &environment).unwrap_err();
         assert!(error.to_string().starts_with("seal.key: missing"), "{error}");

@@ -22,5 +22,6 @@ pub mod wechat_sender;
 pub mod together;
 pub mod dev_merchant;
 mod config_check;
+mod migrate;
 mod serve;
 mod demo;

@@ -58,7 +58,8 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
         screen.json(&order)?;
     } else {
         let amount = money(amount_fen, &order.currency);
-        screen.line(format_args!("refund {out_refund_no} of order {merchant}/{out_trade_no} is registered: {amount}"))?;
+        screen
+            .line(format_args!("refund {out_refund_no} of order {merchant}/{out_trade_no} is registered: {amount}"))?;
     }
     Ok(Verdict::Fine)
 }

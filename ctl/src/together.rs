@@ -98,6 +98,7 @@ impl Together {
         let died = tokio::select! {
             () = shutdown.cancelled() => false,
             _ = self.tasks.join_next() => true,
+            _ = self.disk.failed() => true,
         };
         self.stop().await?;
         if died { Err(anyhow!("a part of the program died; its log says why")) } else { Ok(()) }

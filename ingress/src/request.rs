@@ -10,6 +10,7 @@ use axum::{
     extract::Request,
     http::{HeaderMap, Method, header::CONTENT_LENGTH},
 };
+use http_body_util::LengthLimitError;
 use tokio::time::timeout;
 use wxpay_shared::merchant::{Merchant, Merchants};
 
@@ -55,12 +56,8 @@ pub fn merchant_of<'m>(path: &str, merchants: &'m Merchants) -> Option<&'m Merch
 async fn read_body(body: Body, announced: Option<usize>) -> Result<Bytes, Refusal> {
     if announced.is_none_or(|length| length <= BODY_MAX) {
         return axum::body::to_bytes(body, BODY_MAX).await.map_err(|error| {
-            let source = std::error::Error::source(&error);
-            if source.is_some_and(|source| source.to_string().contains("length limit")) {
-                Refusal::BodyTooLarge
-            } else {
-                Refusal::BodyUnreadable
-            }
+            let too_large = error.into_inner().is::<LengthLimitError>();
+            if too_large { Refusal::BodyTooLarge } else { Refusal::BodyUnreadable }
         });
     }
     if axum::body::to_bytes(body, DRAIN_MAX).await.is_err() {

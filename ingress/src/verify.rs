@@ -58,7 +58,9 @@ fn v2_signed(fields: &Fields<'_>, merchant: &Merchant) -> Result<(), Refusal> {
     if fields.get("return_code").is_none() {
         return Err(Refusal::NotANotice);
     }
-    if fields.get("mch_id") == Some(merchant.ids.mch_id.as_str()) { Ok(()) } else { Err(Refusal::MerchantMismatch) }
+    // v2's combined notices name the merchant as combine_mch_id. The worker does not apply them, but a person must see one.
+    let mch_id = fields.get("mch_id").or_else(|| fields.get("combine_mch_id"));
+    if mch_id == Some(merchant.ids.mch_id.as_str()) { Ok(()) } else { Err(Refusal::MerchantMismatch) }
 }
 
 /// All that proves a refund notice is that it opens under our key, to well-formed XML. The rest is held against the

@@ -112,7 +112,7 @@ pub struct Queue {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// `embedded`.
+    /// `embedded`, `postgres://…` or `mysql://…`.
     url: Option<SecretString>,
     url_file: Option<PathBuf>,
 }

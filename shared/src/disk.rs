@@ -29,6 +29,8 @@ use tokio::{sync::oneshot, time::Instant};
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the lock is tried meanwhile.
 const LOCK_POLL: Duration = Duration::from_millis(20);
+/// How soon a failure is told to whoever waits for it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The time after which a job counts as failed; a disk that needs longer is no disk to rely on.
 const COMMIT_LIMIT: Duration = Duration::from_secs(30);
 /// Jobs that one flush may cover, so that the first of them does not wait for ever.
@@ -196,6 +198,17 @@ impl Disk {
     /// [`DiskError::Failed`] for ever after a failed flush, [`DiskError::Closed`] after the close.
     pub fn check(&self) -> Result<(), DiskError> {
         self.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    /// Returns when the database can write no more. Only opening it again helps, best by a restart of the program.
+    pub async fn failed(&self) -> DiskError {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        loop {
+            look.tick().await;
+            if let Err(error) = self.check() {
+                return error;
+            }
+        }
     }
 
     /// Bytes on disk. Deleted records give theirs back late or never.

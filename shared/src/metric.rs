@@ -5,7 +5,7 @@
 
 use std::sync::OnceLock;
 
-use metrics::counter;
+use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 /// Starts counting. Later calls change nothing.
@@ -42,6 +42,11 @@ pub fn delivery(outcome: &'static str, reason: &'static str) {
 /// An authentic notification, or a part of one, changes nothing. `kind` is its event type or state.
 pub fn ignored(kind: &str) {
     counter!("wxpay_worker_ignored_total", "kind" => kind.to_owned()).increment(1);
+}
+
+/// Whether the worker takes deliveries: 0 while its store is away.
+pub fn gate_open(open: bool) {
+    gauge!("wxpay_worker_gate_open").set(if open { 1.0 } else { 0.0 });
 }
 
 /// The key files were read again.

@@ -16,7 +16,10 @@ use crate::{
     reason::Rejection,
 };
 
+mod answer;
 pub mod embedded;
+pub mod open;
+pub mod sql;
 
 /// Orders, facts, points.
 #[async_trait]
@@ -69,6 +72,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`].
     async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Waits for a fault that this process cannot outlive, such as a schema that it does not know. Most homes have none.
+    async fn fatal(&self) -> BoxError {
+        std::future::pending().await
+    }
 }
 
 /// What became of an event.

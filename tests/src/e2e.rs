@@ -11,10 +11,26 @@ mod rabbit_faults;
 #[cfg(test)]
 mod store_contract;
 #[cfg(test)]
+mod sql_store;
+#[cfg(test)]
+mod sql_workers;
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
+mod manifest;
 #[cfg(test)]
 mod vectors;
 #[cfg(test)]
+mod vectors_v3;
+#[cfg(test)]
 mod pipeline;
+#[cfg(test)]
+mod protocol;
+#[cfg(test)]
+mod outage;
+#[cfg(test)]
+mod worker_steps;
+#[cfg(test)]
+mod example;
 #[cfg(test)]
 mod tidy;

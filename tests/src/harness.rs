@@ -5,10 +5,12 @@
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod database;
 pub(crate) mod notice;
 pub(crate) mod pair;
 pub(crate) mod process;
 pub(crate) mod rabbitmq;
+pub(crate) mod wechat;
 
 /// Waits for a condition, looking again every few milliseconds.
 ///

@@ -60,6 +60,8 @@ async fn every_failure_on_the_route_speaks_xml() {
     assert_eq!(pair.post("nobody", Notice::new("A", 1).xml("n")).await, (404, fail("unknown merchant")));
     assert_eq!(pair.post("shop", "").await, (200, fail("not well-formed XML of the expected shape")));
     assert_eq!(pair.post("shop", vec![b'<'; 70_000]).await, (413, fail("body too large")));
+    let chunks = futures_util::stream::iter((0..7).map(|_| Ok::<_, std::io::Error>(vec![b'<'; 10_000])));
+    assert_eq!(pair.post("shop", reqwest::Body::wrap_stream(chunks)).await, (413, fail("body too large")));
     let answer = pair.client.get(pair.notify_url("shop")).send().await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.text().await.unwrap()), (405, fail("method not allowed")));
     let mut unsigned_fail = Notice::new("A", 1);

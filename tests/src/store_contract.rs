@@ -18,10 +18,12 @@ use wxpay_shared::{
     store::{Account, Applied, Closed, LedgerEntry, Registered, Store, embedded::EmbeddedStore},
 };
 
-use self::{races::*, samples::*};
+use self::{races::*, samples::*, sql::SqlHome};
+use crate::harness::database::Kind;
 
 mod races;
 pub(crate) mod samples;
+pub(crate) mod sql;
 
 /// A home under test.
 #[async_trait]
@@ -99,6 +101,8 @@ macro_rules! contract {
 }
 
 contract!(embedded, EmbeddedHome::new());
+contract!(postgres, SqlHome::new(Kind::Postgres));
+contract!(mariadb, SqlHome::new(Kind::Mariadb));
 
 async fn an_event_takes_effect_once(home: impl StoreHome) {
     let store = home.store();

@@ -1,70 +1,17 @@
 //! Every notification of the vector set over HTTP, through the real pair on a real RabbitMQ: the reply and the end state
 //! must be what the manifest says.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::{Path, PathBuf},
+use std::collections::BTreeSet;
+
+use wxpay_shared::{admin::OrderView, order::OrderState};
+
+use crate::{
+    harness::{pair::Pair, rabbitmq},
+    manifest::{Vector, vectors},
 };
-
-use serde::Deserialize;
-use wxpay_shared::{admin::OrderView, order::OrderState, wechat::v2_xml};
-
-use crate::harness::{pair::Pair, rabbitmq};
 
 const SUCCESS: &str =
     "<xml><return_code><![CDATA[SUCCESS]]></return_code><return_msg><![CDATA[OK]]></return_msg></xml>";
-
-/// One record of the manifest.
-#[derive(Clone, Debug, Deserialize)]
-struct Vector {
-    id: String,
-    family: String,
-    body: String,
-    #[serde(default)]
-    fields: BTreeMap<String, serde_json::Value>,
-    #[serde(default)]
-    flags: Vec<String>,
-    ingress: String,
-    worker: Option<String>,
-}
-
-impl Vector {
-    fn bytes(&self) -> Vec<u8> {
-        fs::read(directory().join(&self.body)).expect("the manifest names a file")
-    }
-
-    fn merchant(&self) -> &'static str {
-        match self.flags.iter().find_map(|flag| ["partner", "sandbox"].into_iter().find(|name| flag == name)) {
-            Some(name) => name,
-            None => "shop",
-        }
-    }
-
-    /// The order that it names, read without any check.
-    fn field(&self, name: &str) -> Option<String> {
-        let bytes = self.bytes();
-        let read = v2_xml::parse(&bytes, "xml").ok().and_then(|fields| fields.get(name).map(str::to_owned));
-        self.fields.get(name).and_then(|value| value.as_str()).map(str::to_owned).or(read)
-    }
-
-    /// The amount of our order: what the vector says it is, or what its notice says.
-    fn order_amount(&self) -> i64 {
-        let flag = self.flags.iter().find_map(|flag| flag.strip_prefix("order_amount="));
-        let amount = flag.map(str::to_owned).or_else(|| self.field("total_fee"));
-        amount.and_then(|amount| amount.parse().ok()).filter(|amount| *amount > 0).unwrap_or(8800)
-    }
-}
-
-fn directory() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/vectors")
-}
-
-fn v2_payments() -> Vec<Vector> {
-    let manifest = fs::read_to_string(directory().join("manifest.json")).expect("the manifest is there");
-    let vectors: Vec<Vector> = serde_json::from_str(&manifest).expect("the manifest is JSON");
-    vectors.into_iter().filter(|vector| vector.family == "v2pay").collect()
-}
 
 /// The vectors that ingress must accept, in rounds in which no transaction occurs twice but for a replay: several of
 /// them are other spellings of one notice, and each spelling has to take effect by itself.
@@ -98,7 +45,7 @@ async fn register(pair: &Pair, vectors: &[Vector]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_accepted_payment_vector_ends_as_the_manifest_says() {
-    let accepted: Vec<_> = v2_payments().into_iter().filter(|vector| vector.ingress == "accept").collect();
+    let accepted: Vec<_> = vectors("v2pay").into_iter().filter(|vector| vector.ingress == "accept").collect();
     assert!(accepted.len() >= 20, "the vectors are there");
     for round in rounds(accepted) {
         let (node, host) = rabbitmq::fresh_host().await;
@@ -141,7 +88,7 @@ async fn every_accepted_payment_vector_ends_as_the_manifest_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_refused_or_unusable_payment_vector_ever_changes_an_order() {
-    let others: Vec<_> = v2_payments().into_iter().filter(|vector| vector.ingress != "accept").collect();
+    let others: Vec<_> = vectors("v2pay").into_iter().filter(|vector| vector.ingress != "accept").collect();
     assert!(others.len() >= 40, "the vectors are there");
     let (node, host) = rabbitmq::fresh_host().await;
     let pair = Pair::start(&node.url(&host)).await;

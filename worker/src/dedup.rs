@@ -4,6 +4,9 @@
 //! to the store, whose transaction decides. So it may be deleted at any time without changing a result, and it is
 //! written only after the commit; written earlier, a crash in between would turn into a lost payment.
 
+use std::{sync::Arc, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
 use wxpay_shared::{
     event::Event,
     reason::{Reason, Rejection},
@@ -12,7 +15,30 @@ use wxpay_shared::{
 
 use crate::{Worker, apply};
 
+/// How long a settled event is remembered. WeChat repeats for a day; what comes later costs a question to the store.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Entries that one sweep looks at, so that it stays short whatever the size.
+const SWEEP_STEPS: usize = 1_000;
+/// How often it sweeps.
+const SWEEP_EVERY: Duration = Duration::from_secs(10);
+
 impl Worker {
+    /// Forgets what is old, a little at a time. Never returns.
+    pub(crate) async fn forget(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(SWEEP_EVERY);
+        loop {
+            tick.tick().await;
+            let older_than = self.parts.clock.now().checked_sub(REMEMBERED).unwrap_or(Timestamp::MIN);
+            let worker = Arc::clone(&self);
+            let swept = tokio::task::spawn_blocking(move || worker.parts.settled.sweep(older_than, SWEEP_STEPS)).await;
+            match swept {
+                Ok(0) => {}
+                Ok(forgotten) => tracing::debug!(forgotten, "forgot settled events"),
+                Err(error) => tracing::error!(%error, "could not sweep the settled events"),
+            }
+        }
+    }
+
     /// What became of each event, in its place. An error only where the store is away.
     pub(crate) async fn dedup_and_apply(
         &self,

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder};
 use tokio::sync::watch;
-use wxpay_shared::store::{Store, StoreError};
+use wxpay_shared::{
+    metric,
+    store::{Store, StoreError},
+};
 
 /// The longest pause between two questions to the store.
 const PROBE_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -16,6 +19,7 @@ pub(crate) struct Gate(watch::Sender<bool>);
 
 impl Default for Gate {
     fn default() -> Self {
+        metric::gate_open(true);
         Self(watch::Sender::new(true))
     }
 }
@@ -27,6 +31,7 @@ impl Gate {
 
     /// Shuts the gate.
     pub(crate) fn close(&self, error: &StoreError) {
+        metric::gate_open(false);
         if self.0.send_replace(false) {
             let source = std::error::Error::source(error).map(ToString::to_string);
             tracing::error!(%error, source, "the store is away: no more deliveries are taken until it is back");
@@ -52,6 +57,7 @@ impl Gate {
             tracing::error!(%error, "gave up asking the store; the next delivery will tell");
         }
         self.0.send_replace(true);
+        metric::gate_open(true);
         tracing::info!("the store answers: deliveries are taken");
     }
 }

@@ -101,6 +101,10 @@ impl Worker {
         let permits = Arc::new(Semaphore::new(concurrency));
         let tasks = TaskTracker::new();
         let work = async {
+            // A store that is away at the start must not cost the first deliveries a round.
+            if let Err(error) = self.parts.store.ping().await {
+                self.gate.close(&error);
+            }
             loop {
                 let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
                 let deliveries = self.deliver(batch).await;
@@ -114,6 +118,7 @@ impl Worker {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = work => {}
+            () = Arc::clone(&self).forget() => {}
         }
         self.parts.consumer.pause().await;
         tasks.close();

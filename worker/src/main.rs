@@ -9,15 +9,18 @@ use tokio::net::TcpListener;
 use wxpay_shared::{
     clock::{Clock, SystemClock},
     config::{Config, ConfigError, EMBEDDED},
-    disk::{Disk, Holds},
+    disk::Disk,
     http,
     merchant::{LiveMerchants, Merchants},
     queue::rabbit::{RabbitConsumer, RabbitDeadLetters},
     reload, runtime,
     settled::Settled,
-    store::embedded::EmbeddedStore,
+    store::{self, open::Home},
 };
 use wxpay_worker::{Parts, Settings, Worker, admin};
+
+/// Connections to a SQL store beside those that apply batches: for the admin API and for probes.
+const ADMIN_CONNECTIONS: u32 = 4;
 
 /// Applies the notifications that wxpay-ingress published, and serves the admin API.
 #[derive(Parser)]
@@ -45,7 +48,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         let problem = "the embedded queue serves one process only: run `wxpayctl serve`, or set amqp://…";
         return Err(ConfigError::new("queue.url", problem).into());
     }
-    config.store_url()?;
+    let store_url = config.store_url()?;
+    let home = Home::of(&store_url)?;
     let seal = config.seal_keys()?.ok_or_else(|| ConfigError::new("seal.key", "missing"))?;
     let merchants = Merchants::open(&config)?;
     let token = config.admin_token()?;
@@ -54,8 +58,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .with_context(|| format!("worker.admin_listen: cannot listen on {}", config.worker.admin_listen))?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let disk = Disk::open(&config.data_dir(), Holds::Records).await?;
-    let store = Arc::new(EmbeddedStore::open(disk.clone(), Arc::clone(&clock))?);
+    let disk = Disk::open(&config.data_dir(), home.disk_holds()).await?;
+    let connections = u32::from(config.worker.concurrency) + ADMIN_CONNECTIONS;
+    let store = store::open::open(&store_url, connections, &disk, Arc::clone(&clock)).await?;
     tracing::info!(admin_listen = %listener.local_addr()?, "wxpay-worker starts");
 
     let merchants = Arc::new(LiveMerchants::new(merchants));
@@ -66,7 +71,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let worker = Worker::new(Parts {
         consumer: Arc::clone(&consumer) as _,
         dead_letters: Arc::clone(&dead_letters) as _,
-        store,
+        store: Arc::clone(&store),
         settled: Settled::open(disk.clone())?,
         merchants,
         seal: Arc::new(seal),
@@ -82,9 +87,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let result = tokio::select! {
         () = serving => Ok(()),
         error = consumer.fatal() => Err(error.into()),
+        error = store.fatal() => Err(anyhow::Error::from_boxed(error).context("store.url")),
+        error = disk.failed() => Err(error.into()),
     };
     consumer.close().await;
     dead_letters.close().await;
+    drop(store);
     disk.close().await?;
     result
 }

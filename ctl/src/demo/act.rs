@@ -3,14 +3,21 @@
 use wxpay_shared::{
     admin::ReplayOutcome,
     clock::{Clock as _, SystemClock},
+    event::RefundStatus,
     fen::Fen,
-    ids::{AppId, MchId, OutTradeNo},
+    ids::{OutRefundNo, OutTradeNo, TransactionId},
     order::OrderState,
     reason::{Reason, Rejection},
     wechat::{keys::V2Key, v2_sign::SignType},
 };
 
-use crate::{screen::code, wechat_sender::Notice};
+use crate::{
+    screen::code,
+    wechat_sender::{
+        Payee, new_refund_id,
+        v2::{Notice, Refund},
+    },
+};
 
 /// One act. Each has an order of its own.
 pub(crate) struct Act {
@@ -30,6 +37,8 @@ pub(crate) enum Step {
     Register(i64),
     /// WeChat, or somebody else, posts a notification.
     Post(Post),
+    /// The worker has recorded so many payments and refunds on the order.
+    AwaitRecorded(usize),
     /// The notification becomes a dead letter for this reason.
     AwaitDeadLetter(Reason),
     /// A developer replays the order's dead letters, and this becomes of each.
@@ -47,8 +56,7 @@ pub(crate) struct Post {
 
 /// WeChat's knowledge of the merchant and of the act's order.
 pub(crate) struct WeChat {
-    pub(crate) mch_id: MchId,
-    pub(crate) appid: AppId,
+    pub(crate) payee: Payee,
     pub(crate) key: V2Key,
     pub(crate) order: OutTradeNo,
 }
@@ -57,7 +65,24 @@ impl WeChat {
     /// A payment of the order by a new transaction, not signed yet.
     pub(crate) fn payment(&self, fen: i64) -> Notice {
         let fen = Fen::new(fen).expect("the acts' amounts are amounts");
-        Notice::payment(&self.mch_id, &self.appid, &self.order, fen, SystemClock.now())
+        Notice::payment(&self.payee, &self.order, fen, SystemClock.now())
+    }
+
+    /// A refund of a part of the order, which this transaction paid.
+    pub(crate) fn refund(&self, transaction_id: &str, total: i64, amount: i64) -> Notice {
+        let fen = |fen| Fen::new(fen).expect("the acts' amounts are amounts");
+        let now = SystemClock.now();
+        let refund = Refund {
+            out_trade_no: self.order.clone(),
+            transaction_id: TransactionId::parse(transaction_id).expect("the acts' transactions are transactions"),
+            out_refund_no: OutRefundNo::parse(&format!("{}-{amount}", self.order)).expect("short enough"),
+            refund_id: new_refund_id(now),
+            total: fen(total),
+            amount: fen(amount),
+            status: RefundStatus::Success,
+            at: now,
+        };
+        Notice::refund(&self.payee, &refund, &self.key)
     }
 
     /// The notification with WeChat's signature.

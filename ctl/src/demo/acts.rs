@@ -1,12 +1,13 @@
 //! The acts, in the order in which they are played. One point a yuan; every order belongs to the same user.
 
-use wxpay_shared::{admin::ReplayOutcome, fen::Fen, reason::Reason, wechat::v2_sign::SignType};
+use wxpay_shared::{admin::ReplayOutcome, fen::Fen, order::OrderState, reason::Reason, wechat::v2_sign::SignType};
 
 use super::act::{Act, End, Step};
 
 /// Every act.
 pub(crate) fn all() -> Vec<Act> {
     let mut acts = paid();
+    acts.extend(refunded());
     acts.extend(refused_or_parked());
     acts
 }
@@ -48,6 +49,50 @@ fn paid() -> Vec<Act> {
                 }),
             ],
             expect: End::paid(10_000, 100),
+        },
+    ]
+}
+
+/// The transaction of the act that refunds a part.
+const PAID: &str = "4200000000202603180000000001";
+/// The transaction of the act whose refund comes first.
+const OVERTAKEN: &str = "4200000000202603180000000002";
+
+fn refunded() -> Vec<Act> {
+    vec![
+        Act {
+            story: "A customer pays 60 yuan and gets 25 back; the refund takes its points along.",
+            order: "DEMO-refunded",
+            steps: vec![
+                Step::Register(6000),
+                Step::post("SUCCESS", |wechat| wechat.sign(wechat.payment(6000).with("transaction_id", PAID))),
+                Step::AwaitRecorded(1),
+                Step::post("SUCCESS", |wechat| wechat.refund(PAID, 6000, 2500)),
+            ],
+            expect: End {
+                state: Some(OrderState::PartiallyRefunded),
+                received: 6000,
+                points: 35,
+                ledger_entries: 2,
+                dead: Vec::new(),
+            },
+        },
+        Act {
+            story: "A refund overtakes its payment; the order ends as if they had come in turn.",
+            order: "DEMO-overtaken",
+            steps: vec![
+                Step::Register(4000),
+                Step::post("SUCCESS", |wechat| wechat.refund(OVERTAKEN, 4000, 4000)),
+                Step::AwaitRecorded(1),
+                Step::post("SUCCESS", |wechat| wechat.sign(wechat.payment(4000).with("transaction_id", OVERTAKEN))),
+            ],
+            expect: End {
+                state: Some(OrderState::Refunded),
+                received: 4000,
+                points: 0,
+                ledger_entries: 0,
+                dead: Vec::new(),
+            },
         },
     ]
 }

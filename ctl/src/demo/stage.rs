@@ -30,7 +30,7 @@ use crate::{
     dev_merchant,
     screen::code,
     together::Together,
-    wechat_sender::{Reply, Sender},
+    wechat_sender::{Payee, Reply, Sender},
 };
 
 /// Whose points every act earns.
@@ -110,6 +110,21 @@ impl Stage {
                 failures.extend(wrong.map(|reply| format!("reply: expected {}, got {reply}", post.reply)));
                 told.extend(summary(&replies));
             }
+            Step::AwaitRecorded(expected) => {
+                let (deadline, number) = (Instant::now() + PATIENCE, OutTradeNo::parse(act.order)?);
+                loop {
+                    let order = self.client.order(&self.merchant, &number).await?;
+                    let recorded = order.payments.len() + order.refunds.len();
+                    if recorded == *expected {
+                        break;
+                    }
+                    if Instant::now() >= deadline {
+                        failures.push(format!("recorded: expected {expected}, got {recorded}"));
+                        break;
+                    }
+                    sleep(LOOK_AGAIN).await;
+                }
+            }
             Step::AwaitDeadLetter(reason) => {
                 let deadline = Instant::now() + PATIENCE;
                 while !self.dead_letters(act).await?.iter().any(|letter| letter.reason == *reason) {
@@ -134,16 +149,15 @@ impl Stage {
 
     async fn post(&self, act: &Act, post: &Post) -> Result<Vec<Reply>> {
         let wechat = WeChat {
-            mch_id: self.mch_id.clone(),
-            appid: self.appid.clone(),
+            payee: Payee { mch_id: self.mch_id.clone(), appid: self.appid.clone(), sub_mch_id: None, sub_appid: None },
             key: V2Key::parse(self.key.expose_secret()).map_err(|error| anyhow!("{error}"))?,
             order: OutTradeNo::parse(act.order)?,
         };
-        let notice = (post.notice)(&wechat);
+        let outgoing = (post.notice)(&wechat).outgoing();
         let mut posts = JoinSet::new();
         for _ in 0..post.times {
-            let (sender, notice) = (self.sender.clone(), notice.clone());
-            posts.spawn(async move { sender.post(&notice).await });
+            let (sender, outgoing) = (self.sender.clone(), outgoing.clone());
+            posts.spawn(async move { sender.post(&outgoing).await });
         }
         let mut replies = Vec::new();
         while let Some(reply) = posts.join_next().await {

@@ -80,8 +80,11 @@ impl Pay {
                 if self.hmac || self.sign_type.is_some() || self.openid.is_some() {
                     bail!("--hmac, --sign-type and --openid: only with --api v2");
                 }
-                let part =
-                    SubOrder { out_trade_no: self.out_trade_no.clone(), transaction_id: transaction_id.clone(), total: paid };
+                let part = SubOrder {
+                    out_trade_no: self.out_trade_no.clone(),
+                    transaction_id: transaction_id.clone(),
+                    total: paid,
+                };
                 let coupon = self.coupon.unwrap_or(Fen::ZERO);
                 let attach = self.attach.as_deref().unwrap_or_default();
                 let notice = v3::Notice::payment(&payee, &part, coupon, attach, now);

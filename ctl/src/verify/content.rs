@@ -50,9 +50,10 @@ pub(crate) fn v3(body: &[u8], merchant: &Merchant, keys: &V3Keys, list: &mut Che
 }
 
 fn decrypted(notice: &Notice, keys: &V3Keys, list: &mut Checklist) -> Option<Plaintext> {
-    let all = [Some(("the current APIv3 key", &keys.api.current)), keys.api.previous.as_ref().map(|key| {
-        ("the previous APIv3 key", key)
-    })];
+    let all = [
+        Some(("the current APIv3 key", &keys.api.current)),
+        keys.api.previous.as_ref().map(|key| ("the previous APIv3 key", key)),
+    ];
     for (name, key) in all.into_iter().flatten() {
         let Ok(current) = ApiV3Key::parse(key.as_bytes()) else { continue };
         if let Ok(plaintext) = v3_resource::open(&notice.resource, &ApiV3Keys { current, previous: None }) {

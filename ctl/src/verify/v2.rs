@@ -52,7 +52,9 @@ fn format_cause(error: XmlError, body: &[u8]) -> &'static str {
         XmlError::Encoding => {
             "WeChat sends UTF-8: something on the way, or whatever saved the file, changed the encoding."
         }
-        XmlError::Doctype => "WeChat never sends a DOCTYPE: this is an attempt to read files (XXE), not a notification.",
+        XmlError::Doctype => {
+            "WeChat never sends a DOCTYPE: this is an attempt to read files (XXE), not a notification."
+        }
         XmlError::Nested | XmlError::Duplicate | XmlError::TooManyFields => {
             "WeChat sends each field once and nothing inside it: this document was not made by WeChat."
         }
@@ -199,7 +201,8 @@ fn refund(fields: &Fields<'_>, merchant: &Merchant, list: &mut Checklist) {
 fn inner_fields(inner: &Fields<'_>, merchant: &Merchant, list: &mut Checklist) {
     let missing: Vec<_> = REFUND_INNER.iter().copied().filter(|name| inner.get(name).is_none()).collect();
     if !missing.is_empty() {
-        let cause = "WeChat sends these with every refund: blocks of the ciphertext may have been removed or exchanged.";
+        let cause =
+            "WeChat sends these with every refund: blocks of the ciphertext may have been removed or exchanged.";
         return list.fail("inner fields", format!("missing or empty: {}", missing.join(", ")), cause);
     }
     match v2_refund::read_refund(|name| inner.get(name), &merchant.name, merchant.ids.mch_id.clone()) {

@@ -54,7 +54,9 @@ fn one_field(pairs: &Pairs, fits: impl Fn(&Pairs) -> bool) -> Option<String> {
             let mut other = pairs.clone();
             other[index].1 = changed;
             if other != *pairs && fits(&other) {
-                return Some(format!("It fits with a blank, line end or plus sign more in {name}: the value was trimmed."));
+                return Some(format!(
+                    "It fits with a blank, line end or plus sign more in {name}: the value was trimmed."
+                ));
             }
         }
     }

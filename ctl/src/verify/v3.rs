@@ -6,9 +6,7 @@ use wxpay_shared::{
     merchant::V3Keys,
     wechat::{
         keys::LookupError,
-        v3_sign::{
-            self, CLOCK_SKEW_MAX_S, NONCE, SERIAL, SIGNATURE, SIGNATURE_TYPE, TIMESTAMP, V3Headers, V3Refusal,
-        },
+        v3_sign::{self, CLOCK_SKEW_MAX_S, NONCE, SERIAL, SIGNATURE, SIGNATURE_TYPE, TIMESTAMP, V3Headers, V3Refusal},
     },
 };
 
@@ -97,7 +95,8 @@ fn timestamp(signed_at: Timestamp, clocks: &Clocks, list: &mut Checklist) {
         Some(at) => {
             let cause = "The receiver's clock is wrong, the notification waited somewhere on the way, or an old one was \
                          sent again. WeChat signs each repeat anew.";
-            let found = format!("signed at {signed_at}, {apart:#} {side} {at}; at most {CLOCK_SKEW_MAX_S} s are allowed");
+            let found =
+                format!("signed at {signed_at}, {apart:#} {side} {at}; at most {CLOCK_SKEW_MAX_S} s are allowed");
             list.fail("timestamp", found, cause);
         }
     }

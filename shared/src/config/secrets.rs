@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{Config, ConfigError, EMBEDDED, Merchant, MerchantKey};
-use crate::{envelope::SealKeys, ids::MerchantName};
+use crate::{envelope::SealKeys, ids::MerchantName, store::open::SQL_SCHEMES};
 
 /// The seal key's least length in bytes.
 const SEAL_KEY_MIN: usize = 32;
@@ -26,7 +26,7 @@ impl Config {
     /// [`ConfigError`] where the secret's file cannot be read.
     pub fn store_url(&self) -> Result<SecretString, ConfigError> {
         let url = self.secret("store.url", self.store.url.as_ref(), self.store.url_file.as_deref())?;
-        url_with_scheme("store.url", url, &[])
+        url_with_scheme("store.url", url, &SQL_SCHEMES)
     }
 
     /// The admin API's token, if it has one.

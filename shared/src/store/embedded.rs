@@ -10,15 +10,14 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use self::records::{Records, Trees};
-use super::{Account, Announced, Applied, Closed, LedgerEntry, Registered, Store, StoreError};
+use super::{Account, Announced, Applied, Closed, LedgerEntry, Registered, Store, StoreError, answer::answer};
 use crate::{
     clock::Clock,
     disk::{Disk, DiskError},
     event::Event,
     fen::Fen,
     ids::{AccountId, OrderId, OutRefundNo},
-    order::{Change, Decision, Order, Registration},
-    reason::{Reason, Rejection},
+    order::{Change, Order, Registration},
 };
 
 mod records;
@@ -134,38 +133,19 @@ impl Store for EmbeddedStore {
 }
 
 fn apply_one(records: &Records<'_>, event: &Event, now: Timestamp) -> Result<Applied, StoreError> {
-    let id = event.fact.order();
-    let Some(order) = records.order(id)? else {
-        let detail = format!("order {id} is not registered");
-        return Ok(Applied::Waiting(Rejection::new(Reason::UnknownOrder, detail)));
-    };
-    // A key is unique among all orders, which an order by itself cannot see.
-    if let Some(other) = records.order_of_fact(&event.fact.key())?.filter(|other| other != id) {
-        let detail = format!("recorded on order {other}, now told on order {id}");
-        return Ok(Applied::Rejected(Rejection::new(Reason::ConflictingDuplicate, detail)));
-    }
-    Ok(match order.decide(event) {
-        Decision::Apply(change) => Applied::Fresh { points: write(records, event, change, now)? },
-        Decision::Record(change, rejection) => {
-            write(records, event, change, now)?;
-            Applied::Rejected(rejection)
+    let order = records.order(event.fact.order())?;
+    let recorded_on = records.order_of_fact(&event.fact.key())?;
+    let (applied, change) = answer(event, order.as_ref(), recorded_on.as_ref());
+    if let Some(Change { order, entry }) = change {
+        let id = &order.registration.id;
+        records.put_order(&order)?;
+        records.put_fact(&event.fact.key(), id)?;
+        if let Some(entry) = entry {
+            let account = AccountId { merchant: id.merchant.clone(), user: entry.user };
+            records.add_entry(account, id, event.fact.key(), entry.points, now)?;
         }
-        Decision::Duplicate => Applied::Duplicate,
-        Decision::Reject(rejection) => Applied::Rejected(rejection),
-        Decision::Wait(rejection) => Applied::Waiting(rejection),
-    })
-}
-
-/// Writes what a decision changes; returns the points that moved.
-fn write(records: &Records<'_>, event: &Event, change: Change, now: Timestamp) -> Result<i64, StoreError> {
-    let Change { order, entry } = change;
-    let id = &order.registration.id;
-    records.put_order(&order)?;
-    records.put_fact(&event.fact.key(), id)?;
-    let Some(entry) = entry else { return Ok(0) };
-    let account = AccountId { merchant: id.merchant.clone(), user: entry.user };
-    records.add_entry(account, id, event.fact.key(), entry.points, now)?;
-    Ok(entry.points)
+    }
+    Ok(applied)
 }
 
 impl From<DiskError> for StoreError {

@@ -8,12 +8,13 @@ use super::{
     v2_xml::{Fields, XmlError},
 };
 
-/// A document of these fields, in this order, one a line. The amount stands as bare text, every other value in CDATA.
+/// A document of these fields, in this order, one a line. The amount stands as bare text, unless
+/// it is none and could not, every other value in CDATA.
 #[must_use]
 pub fn document<'f>(root: &str, fields: impl IntoIterator<Item = (&'f str, &'f str)>) -> String {
     let mut xml = format!("<{root}>");
     for (name, value) in fields {
-        if name == "total_fee" {
+        if name == "total_fee" && !value.contains(['<', '&']) {
             writeln!(xml, "<{name}>{value}</{name}>").expect("writing to a String cannot fail");
         } else {
             // A CDATA section cannot hold its own end, so that is split over two.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "clippy takes a test's helpers for product code")]
 
+mod corpus;
 mod hostile;
 mod support;
 mod vectors;

@@ -118,23 +118,3 @@ pub(crate) fn v2_key() -> V2Key {
 pub(crate) fn v3_keys() -> ApiV3Keys {
     ApiV3Keys { current: ApiV3Key::parse(config()["v3_api_key"].as_str().unwrap()).unwrap(), previous: None }
 }
-
-/// As much of an XML reader as the refund vectors need.
-pub(crate) struct Xml<'a>(&'a str);
-
-impl<'a> Xml<'a> {
-    pub(crate) fn parse(bytes: &'a [u8]) -> Result<Self, String> {
-        let text = std::str::from_utf8(bytes).map_err(|_| "not UTF-8")?;
-        if text.contains("<!DOCTYPE") || !text.trim_end().ends_with('>') {
-            Err("refused".to_owned())
-        } else {
-            Ok(Self(text))
-        }
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<&'a str> {
-        let (_, rest) = self.0.split_once(&format!("<{name}>"))?;
-        let (value, _) = rest.split_once(&format!("</{name}>"))?;
-        Some(value.strip_prefix("<![CDATA[").and_then(|value| value.strip_suffix("]]>")).unwrap_or(value))
-    }
-}

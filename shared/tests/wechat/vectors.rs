@@ -1,7 +1,7 @@
 //! The notification vectors in `tests/data/vectors`, families v3 and v2refund, against the pure protocol modules: what
 //! ingress accepts, and what the worker reads out of it.
 
-use crate::support::{Vector, Xml, config, file, ids, merchant, platform_keys, v2_key, v3_keys, vectors};
+use crate::support::{Vector, config, file, ids, merchant, platform_keys, v2_key, v3_keys, vectors};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
@@ -11,7 +11,7 @@ use wxpay_shared::{
     reason::{Reason, Rejection},
     wechat::{
         sender::SigningKey,
-        v2_refund,
+        v2_refund, v2_xml,
         v3_event::{self, Outcome},
         v3_sign::{self, V3Headers, V3Refusal},
     },
@@ -94,11 +94,11 @@ fn verify(vector: &Vector, keys: &wxpay_shared::wechat::keys::PlatformKeys) -> R
 }
 
 fn read_refund(vector: &Vector) -> Result<Fact, String> {
-    let xml = Xml::parse(&vector.body)?;
+    let xml = v2_xml::parse(&vector.body, "xml").map_err(|error| error.to_string())?;
     let ids = ids(vector.has_flag("partner"));
     let outer = v2_refund::read_outer(|name| xml.get(name), &ids).map_err(|error| error.to_string())?;
     let plaintext = v2_refund::open_req_info(&v2_key(), outer.req_info).map_err(|error| error.to_string())?;
-    let inner = Xml::parse(plaintext.expose_secret().as_bytes())?;
+    let inner = v2_xml::parse(plaintext.expose_secret().as_bytes(), "root").map_err(|error| error.to_string())?;
     let refund = v2_refund::read_refund(|name| inner.get(name), &merchant(), outer.mchid);
     refund.map(Fact::Refund).map_err(|error| error.to_string())
 }

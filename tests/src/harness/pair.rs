@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde::de::DeserializeOwned;
@@ -21,6 +21,8 @@ use super::{
 pub(crate) const MCH_ID: &str = "1900990001";
 pub(crate) const APPID: &str = "wxtest00000000a001";
 pub(crate) const V2_KEY: &str = "Zx8kQ2mN7pR4tV9wB3yC6dF1gH5jL0sT";
+pub(crate) const API_V3_KEY: &str = "v3TestKey_0123456789abcdefghijkl";
+pub(crate) const PUBLIC_KEY_ID: &str = "PUB_KEY_ID_0119009900012026031800000000000001";
 const SANDBOX_KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
 /// The time that anything may take which normally takes a moment.
@@ -51,6 +53,8 @@ impl Pair {
     pub(crate) fn prepare(url: &str) -> Self {
         let directory = TempDir::with_prefix("wxpay-pair-").expect("the temporary directory can be written");
         let [ingress_port, ops_port, admin_port] = [free_port(), free_port(), free_port()];
+        let keys = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/vectors/keys");
+        let keys = keys.display();
         let config = format!(
             r#"data_dir = "data"
 [ingress]
@@ -69,6 +73,15 @@ mch_id = "{MCH_ID}"
 appids = ["{APPID}"]
 v2_key = "{V2_KEY}"
 points = "1/100"
+api_v3_key = "{API_V3_KEY}"
+platform_certificates = ["{keys}/platform_cert_a.cert.pem", "{keys}/platform_cert_b.cert.pem", "{keys}/platform_cert_expired.cert.pem"]
+platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" }}
+[merchants.careful]
+mch_id = "1900990003"
+appids = ["{APPID}"]
+v2_key = "{V2_KEY}"
+points = "1/100"
+refunds = "registered-only"
 [merchants.sandbox]
 mch_id = "{MCH_ID}"
 appids = ["{APPID}"]
@@ -81,6 +94,9 @@ sub_mch_ids = ["1900990101"]
 sub_appids = ["wxtest00000000b002"]
 v2_key = "{V2_KEY}"
 points = "1/100"
+api_v3_key = "{API_V3_KEY}"
+platform_certificates = ["{keys}/platform_cert_a.cert.pem", "{keys}/platform_cert_b.cert.pem", "{keys}/platform_cert_expired.cert.pem"]
+platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" }}
 "#
         );
         fs::write(directory.path().join("wxpay.toml"), config).expect("the temporary directory can be written");
@@ -109,6 +125,16 @@ points = "1/100"
         drop(self.worker.take());
     }
 
+    /// Asks the worker to end; how long it took.
+    pub(crate) async fn terminate_worker(&mut self) -> Duration {
+        terminate(self.worker.take().expect("it runs")).await
+    }
+
+    /// Asks ingress to end; how long it took.
+    pub(crate) async fn terminate_ingress(&mut self) -> Duration {
+        terminate(self.ingress.take().expect("it runs")).await
+    }
+
     fn program(&self, name: &str) -> Server {
         let config = self.config_file();
         Server::start(&Plan {
@@ -127,17 +153,28 @@ points = "1/100"
     }
 
     pub(crate) async fn ready(&self) {
-        for (name, port) in [("wxpay-ingress", self.ops_port), ("wxpay-worker", self.admin_port)] {
-            wait_until(&format!("{name} is ready"), DEADLINE, async || {
-                let answer = self.client.get(format!("http://127.0.0.1:{port}/readyz")).send().await;
-                answer.is_ok_and(|answer| answer.status().is_success())
-            })
-            .await;
-        }
+        self.answers("wxpay-ingress", self.ops_port).await;
+        self.worker_ready().await;
+    }
+
+    pub(crate) async fn worker_ready(&self) {
+        self.answers("wxpay-worker", self.admin_port).await;
+    }
+
+    async fn answers(&self, name: &str, port: u16) {
+        wait_until(&format!("{name} is ready"), DEADLINE, async || {
+            let answer = self.client.get(format!("http://127.0.0.1:{port}/readyz")).send().await;
+            answer.is_ok_and(|answer| answer.status().is_success())
+        })
+        .await;
     }
 
     pub(crate) fn notify_url(&self, merchant: &str) -> String {
         format!("http://127.0.0.1:{}/v2/{merchant}", self.ingress_port)
+    }
+
+    pub(crate) fn ops_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.ops_port)
     }
 
     pub(crate) fn admin_url(&self, path: &str) -> String {
@@ -186,6 +223,13 @@ points = "1/100"
         })
         .await;
     }
+}
+
+async fn terminate(program: Server) -> Duration {
+    let started = Instant::now();
+    program.signal("TERM");
+    wait_until("the program has ended", DEADLINE, async || !program.runs()).await;
+    started.elapsed()
 }
 
 /// A program of the workspace, built by this test run if need be: an old one would test yesterday's code.

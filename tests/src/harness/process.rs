@@ -87,6 +87,14 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Whether the server itself has not ended yet; the watchdog reaps it only later.
+    pub(crate) fn runs(&self) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/stat", self.group)).unwrap_or_default();
+        status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         if let Some(mut input) = self.input.take() {

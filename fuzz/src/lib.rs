@@ -1,0 +1,3 @@
+//! The properties that the fuzz targets check.
+
+pub mod targets;
