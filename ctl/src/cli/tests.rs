@@ -210,3 +210,101 @@ async fn a_port_in_use_names_its_setting() {
     let error = format!("{:#}", started.err().unwrap());
     assert!(error.starts_with(&format!("ingress.listen: cannot listen at {address}; choose another")), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_notification_can_be_played_and_gets_the_reply_it_deserves() {
+    const PAID: &str = "4200000000202603180000000001";
+    let served = Served::start().await;
+    for order in ["A1", "A2", "C1", "C2"] {
+        served.expect(&format!("orders register dev {order} 8800 --user bob"), Verdict::Fine, &[]).await;
+    }
+    served.expect("refunds register dev A1 R1 800", Verdict::Fine, &[]).await;
+    served.refused("refunds register dev A1 R1 801", "refund R1 is registered with 800 fen, not 801 fen").await;
+    let config = served.directory.path().join("dev.toml").display().to_string();
+    let refund = format!("refund --out-trade-no A1 --amount 8800 --transaction-id {PAID}");
+    for (api, line) in [
+        ("v3", format!("pay --api v3 --out-trade-no A1 --amount 8800 --transaction-id {PAID}")),
+        ("v3", "pay --api v3 --out-trade-no A2 --amount 8800 --probe".to_owned()),
+        ("v3", "pay --api v3 --out-trade-no A2 --amount 8800 --stale 301".to_owned()),
+        ("v3", "pay --api v3 --out-trade-no A2 --amount 8800 --stale 200".to_owned()),
+        ("v3", "pay --api v3 --out-trade-no A2 --amount 8800 --unknown-serial".to_owned()),
+        ("v3", "pay --api v3 --out-trade-no A2 --amount 8800 --tamper".to_owned()),
+        ("v3", "pay --api v3 --out-trade-no A2 --amount 8800 --unsigned".to_owned()),
+        ("v2", format!("{refund} --refund-amount 800 --out-refund-no R1")),
+        ("v2", format!("{refund} --refund-amount 100 --tamper")),
+        ("v2", format!("{refund} --refund-amount 100 --wrong-key")),
+        ("v3", format!("{refund} --api v3 --refund-amount 1000 --status closed")),
+        ("v3", "combine --order C1=8800 --order C2=8800".to_owned()),
+        ("v3", "event PAYSCORE.USER_PAID".to_owned()),
+    ] {
+        let url = format!("http://{}/{api}/dev", served.together.ingress);
+        let line = format!("simulate {line} --config {config} --merchant dev --url {url}");
+        served.expect(&line, Verdict::Fine, &["as it should be"]).await;
+    }
+    for (order, state) in [("A1", "partially_refunded"), ("A2", "paid"), ("C1", "paid"), ("C2", "paid")] {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(15);
+        while !served.run(&format!("orders show dev {order}")).await.0.contains(&format!("order dev/{order}: {state}"))
+        {
+            assert!(std::time::Instant::now() < deadline, "{order} is not {state}");
+        }
+    }
+    served.expect("dlq list --check", Verdict::Fine, &[]).await;
+}
+
+#[tokio::test]
+async fn a_saved_notification_is_told_which_check_it_fails() {
+    let vectors = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/vectors");
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("wxpay.toml");
+    let key = "Zx8kQ2mN7pR4tV9wB3yC6dF1gH5jL0sT";
+    let text = format!(
+        "[merchants.shop]\nmch_id = \"1900990001\"\nappids = [\"wxtest00000000a001\"]\npoints = \"1/1\"\nv2_key = \"{key}\"\n\
+         api_v3_key = \"v3TestKey_0123456789abcdefghijkl\"\n\
+         platform_public_keys = {{ PUB_KEY_ID_0119009900012026031800000000000001 = \"{vectors}/keys/platform_pubkey.public.pem\" }}\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let manifest: Vec<serde_json::Value> =
+        serde_json::from_slice(&std::fs::read(format!("{vectors}/manifest.json")).unwrap()).unwrap();
+    for (family, id, check) in [
+        ("v2pay", "md5-basic", None),
+        ("v2pay", "hmac-basic", None),
+        ("v2pay", "wrong-key", Some("digest")),
+        ("v2pay", "missing-sign", Some("sign")),
+        ("v2pay", "doctype-benign", Some("format")),
+        ("v2pay", "other-mch", Some("mch_id")),
+        ("v2refund", "refund-success", None),
+        ("v2refund", "refund-bad-base64", Some("base64")),
+        ("v2refund", "refund-wrong-key", Some("decryption")),
+        ("v3", "tx-pubkey", None),
+        ("v3", "missing-nonce", Some("Wechatpay-Nonce")),
+        ("v3", "unknown-serial", Some("serial")),
+        ("v3", "body-amended", Some("signature")),
+        ("v3", "wrong-apiv3-key", Some("decryption")),
+    ] {
+        let record = manifest.iter().find(|record| record["family"] == family && record["id"] == id).unwrap();
+        let headers = directory.path().join("headers");
+        let pairs = record["headers"].as_object().into_iter().flatten();
+        let pairs = pairs.map(|(name, value)| format!("{name}: {}\n", value.as_str().unwrap()));
+        std::fs::write(&headers, pairs.collect::<String>()).unwrap();
+        let body = format!("{vectors}/{}", record["body"].as_str().unwrap());
+        let mut words = vec!["wxpayctl", "verify", &body, "--merchant", "shop"];
+        let (config, headers) = (config.display().to_string(), headers.display().to_string());
+        words.extend(["--config", &config]);
+        if family == "v3" {
+            words.extend(["--api", "v3", "--headers", &headers, "--at", "2026-03-18T10:20:30+08:00"]);
+        }
+        let mut out = Vec::new();
+        let result = run(Cli::try_parse_from(words).unwrap(), &mut Screen::new(&mut out, None, false)).await;
+        let out = String::from_utf8(out).unwrap();
+        assert!(!out.contains(key) && !out.contains("oTEST"), "{id}: {out}");
+        match check {
+            None => assert!(result.unwrap() == Verdict::Fine && out.contains("every check passed"), "{id}: {out}"),
+            Some(check) => {
+                let failed = out.lines().find(|line| line.contains("FAILED")).unwrap_or_default();
+                assert!(failed.trim_start().starts_with(check), "{id}: {out}");
+                assert!(out.contains(&format!("\n{check}: ")), "{id}: the usual causes are told: {out}");
+                assert_ne!(result.unwrap(), Verdict::Fine, "{id}");
+            }
+        }
+    }
+}
