@@ -222,7 +222,7 @@ pub struct Selection {
 pub struct Replay {
     /// Which.
     pub select: Selection,
-    /// How many at most, oldest first; [`PAGE`] unless given.
+    /// How many at most; [`PAGE`] unless given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
 }

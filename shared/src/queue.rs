@@ -130,7 +130,8 @@ pub trait DeadLetters: Send + Sync + 'static {
     async fn depths(&self) -> Result<Depths, QueueError>;
 }
 
-/// One reading of the dead letters, oldest first. Whatever was not settled when it is dropped stays a dead letter.
+/// One reading of the dead letters, about in the order in which they died: what an earlier reader left may have changed
+/// places. Whatever was not settled when it is dropped stays a dead letter.
 #[async_trait]
 pub trait Desk: Settle {
     /// The next dead letter of those that were there at the opening; `None` after the last.

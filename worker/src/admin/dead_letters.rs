@@ -46,12 +46,15 @@ pub(super) async fn list(
         *list.by_reason.entry(reason(&delivery.message).code().to_owned()).or_default() += 1;
         if matches(&select, &delivery.message) {
             list.matching += 1;
-            if list.dead_letters.len() < limit {
+            if list.dead_letters.len() < PAGE_MAX {
                 list.dead_letters.push(view(&delivery.message, false));
             }
         }
     }
     desk.close().await;
+    // What a reader left behind comes back in any order; a person wants the oldest first. Ids sort by time.
+    list.dead_letters.sort_by(|left, right| (left.received_at, &left.id).cmp(&(right.received_at, &right.id)));
+    list.dead_letters.truncate(limit);
     Ok(Json(list))
 }
 
