@@ -89,7 +89,7 @@ struct ReplayArgs {
     /// All of them.
     #[arg(group = "which", long, conflicts_with_all = ["ids", "with_reason", "merchant"])]
     all: bool,
-    /// How many at most, oldest first.
+    /// How many at most.
     #[arg(long, default_value_t = PAGE)]
     limit: usize,
 }
