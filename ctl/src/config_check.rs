@@ -18,6 +18,8 @@ use crate::{
     screen::{Grid, Screen, count},
 };
 
+mod proof;
+
 /// `wxpayctl config`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -33,7 +35,8 @@ Examples:
   wxpayctl config check --config wxpay.toml
   WXPAY__QUEUE__URL=embedded wxpayctl config check
 
-It connects to nothing and changes nothing. The exit code is 64 where the configuration cannot be used; the line on
+It makes a notification of each kind with each merchant's keys and takes it through the receiver's checks. It connects
+to nothing and changes nothing. The exit code is 64 where the configuration cannot be used; the line on
 standard error names the setting.")]
     Check {
         /// The configuration; wxpay.toml, where that exists, unless given.
@@ -66,6 +69,8 @@ struct MerchantReport {
     sub_mch_ids: Vec<String>,
     points: String,
     platform_keys: Vec<String>,
+    /// What was proved with the merchant's keys.
+    proofs: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -125,20 +130,21 @@ fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, C
         data_dir: config.data_dir().components().collect::<PathBuf>().display().to_string(),
         retry_delays: config.queue_settings().retry_delays.iter().map(|delay| format!("{delay:?}")).collect(),
         max_attempts: config.worker.max_attempts,
-        merchants: merchants.iter().map(merchant_report).collect(),
+        merchants: merchants.iter().map(merchant_report).collect::<Result<_, _>>()?,
         secrets: secrets.collect(),
     })
 }
 
-fn merchant_report(merchant: &Merchant) -> MerchantReport {
-    MerchantReport {
+fn merchant_report(merchant: &Merchant) -> Result<MerchantReport, ConfigError> {
+    Ok(MerchantReport {
         name: merchant.name.to_string(),
         mch_id: merchant.ids.mch_id.to_string(),
         appids: merchant.ids.appids.iter().map(ToString::to_string).collect(),
         sub_mch_ids: merchant.ids.sub_mch_ids.iter().map(ToString::to_string).collect(),
         points: merchant.points.to_string(),
         platform_keys: merchant.v3.iter().flat_map(|v3| v3.platform.expiries()).map(platform_key).collect(),
-    }
+        proofs: proof::prove(merchant)?,
+    })
 }
 
 fn platform_key((serial, expiry): (&str, Option<Timestamp>)) -> String {
@@ -202,7 +208,7 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
         let mut grid =
             Grid::new(["merchant", "mch_id", "appids", "sub_mch_ids", "points per fen", "platform keys of v3"]);
         for merchant in &report.merchants {
-            let MerchantReport { name, mch_id, appids, sub_mch_ids, points, platform_keys } = merchant;
+            let MerchantReport { name, mch_id, appids, sub_mch_ids, points, platform_keys, .. } = merchant;
             grid.row([
                 name.clone(),
                 mch_id.clone(),
@@ -213,6 +219,12 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
             ]);
         }
         screen.table(grid)?;
+        screen.line("")?;
+        for merchant in &report.merchants {
+            for proof in &merchant.proofs {
+                screen.line(format_args!("  {} {proof}", merchant.name))?;
+            }
+        }
     }
     screen.line("")?;
     let mut grid = Grid::new(["secret", "found in"]);
@@ -269,6 +281,8 @@ mod tests {
          shop       1900000109   wx1                    1/100
                                  wx2
 
+          shop v2: ok, by an MD5 payment, an HMAC-SHA256 payment and a refund
+
          secret                  found in
         ─────────────────────────────────────────────────────────────────────────────
          queue.url               the configuration file itself
@@ -289,5 +303,30 @@ mod tests {
         let environment = [("WXPAY__MERCHANTS__SHOP__V2_KEY", KEY), ("WXPAY__QUEUE__URL", "amqp://broker")];
         let error = checked(SHOP, &environment).unwrap_err();
         assert!(error.to_string().starts_with("seal.key: missing"), "{error}");
+    }
+
+    #[test]
+    fn every_key_is_proved_also_the_previous_ones_and_those_of_a_service_provider() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, _) = crate::dev_merchant::ensure(directory.path()).unwrap();
+        let environment = [
+            ("WXPAY__MERCHANTS__DEV__PREVIOUS_V2_KEY", KEY),
+            ("WXPAY__MERCHANTS__DEV__PREVIOUS_API_V3_KEY", KEY),
+            ("WXPAY__MERCHANTS__DEV__SUB_MCH_IDS", "[\"1900000002\"]"),
+            ("WXPAY__MERCHANTS__DEV__SUB_APPIDS", "[\"wx3\"]"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let config = Config::load(Some(&file), environment.clone()).unwrap();
+        let report = report(&config, &environment).unwrap();
+        let proofs = &report.merchants[0].proofs;
+        assert!(proofs[0].starts_with("v2: ok") && proofs[1].starts_with("v3: ok"), "{proofs:?}");
+        assert_eq!(proofs.len(), 2);
+    }
+
+    #[test]
+    fn a_merchant_without_an_application_is_told() {
+        let text = SHOP.replace("\"wx1\", \"wx2\"", "");
+        let error = checked(&text, &[("WXPAY__MERCHANTS__SHOP__V2_KEY", KEY)]).unwrap_err();
+        assert_eq!(error.to_string(), "merchants.shop.appids: empty");
     }
 }

@@ -61,7 +61,7 @@ pub(crate) async fn run(Args {}: Args, screen: &mut Screen<'_>) -> Result<Verdic
     if !screen.is_json() {
         screen.line(format_args!(
             "ingress and worker run in this process, with queue, orders and points in {}.\nWeChat is played against \
-             http://{}/v2/dev.\n",
+             http://{}/v2/dev, and at /v3/dev by APIv3.\n",
             directory.path().display(),
             together.ingress
         ))?;
@@ -164,9 +164,16 @@ mod tests {
         let verdict = run(Args {}, &mut Screen::new(&mut out, None, false)).await.unwrap();
         let out = String::from_utf8(out).unwrap();
         assert_eq!(verdict, Verdict::Fine, "{out}");
-        for line in ["DEMO-five-times     5 × SUCCESS         paid", "DEMO-tampered       FAIL                unpaid"]
-        {
+        for line in [
+            "DEMO-five-times     5 × SUCCESS         paid",
+            "DEMO-tampered       FAIL                unpaid",
+            "DEMO-v3-probe       401, 204            paid",
+        ] {
             assert!(out.contains(line), "{line}\n{out}");
         }
+        assert!(out.lines().skip(4).all(|line| line.chars().count() <= 120), "{out}");
+        let table =
+            out.lines().skip_while(|line| !line.contains("reply to WeChat")).take_while(|line| !line.is_empty());
+        assert!(table.clone().count() > 10 && table.clone().all(|line| line.chars().count() <= 100), "{out}");
     }
 }

@@ -170,10 +170,10 @@ fn refunds(screen: &mut Screen<'_>, order: &OrderView) -> Result<()> {
         return Ok(());
     }
     screen.line("\nrefunds")?;
-    let mut grid = Grid::new(["refund_id", "status", "amount", "arrived", "note"]).whole(0);
+    let mut grid = Grid::new(["refund_id, out_refund_no", "status", "amount", "arrived", "note"]).whole(0);
     for refund in &order.refunds {
         grid.row([
-            refund.refund_id.to_string(),
+            format!("{}\n{}", refund.refund_id, refund.out_refund_no),
             code(&refund.status),
             money(refund.amount, &order.currency),
             refund.success_time.map(time).unwrap_or_default(),

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
+use wxpay_ingress::request::BODY_MAX;
 use wxpay_shared::{
     clock::{Clock as _, SystemClock},
     config::{Config, ConfigError},
     ids::MerchantName,
-    merchant::{Merchant, Merchants},
+    merchant::{Merchant, Merchants, V3Keys},
 };
 
 use crate::{
@@ -73,6 +74,7 @@ pub(crate) fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> {
     let body = read(&args.file)?;
     let api = args.api.unwrap_or_else(|| guess(&body, args.headers.is_some()));
     let (title, list) = match api {
+        _ if body.len() > BODY_MAX => ("a notification", too_large(body.len())),
         Api::V2 => {
             if args.headers.is_some() || args.at.is_some() || args.strict {
                 bail!("--headers, --at and --strict: only with --api v3, since v2 has no timestamp");
@@ -104,6 +106,13 @@ pub(crate) fn v2(body: &[u8], merchant: &Merchant) -> (&'static str, Checklist) 
     (title, list)
 }
 
+/// The checks of a v3 body's content, its signature aside.
+pub(crate) fn v3_content(body: &[u8], merchant: &Merchant, keys: &V3Keys) -> Checklist {
+    let mut list = Checklist::default();
+    content::v3(body, merchant, keys, &mut list);
+    list
+}
+
 fn v3(args: &Args, body: &[u8], merchant: &Merchant) -> Result<(&'static str, Checklist)> {
     let Some(keys) = &merchant.v3 else {
         return Err(ConfigError::new(format!("merchants.{}.api_v3_key", merchant.name), "missing").into());
@@ -121,6 +130,13 @@ fn v3(args: &Args, body: &[u8], merchant: &Merchant) -> Result<(&'static str, Ch
         content::v3(body, merchant, keys, &mut list);
     }
     Ok(("a v3 notification", list))
+}
+
+fn too_large(length: usize) -> Checklist {
+    let mut list = Checklist::default();
+    let cause = "Real notifications have a few kilobytes: the file holds something else, or the sender is not WeChat.";
+    list.fail("size", format!("{length} bytes, of which {BODY_MAX} are taken"), cause);
+    list
 }
 
 fn guess(body: &[u8], with_headers: bool) -> Api {
@@ -145,5 +161,120 @@ fn show(screen: &mut Screen<'_>, list: &Checklist) -> Result<()> {
     match (list.failed(), list.cause()) {
         (Some(failed), Some(cause)) => screen.line(format_args!("\n{failed}: {cause}")),
         _ => screen.line("\nevery check passed: ingress accepts it, and the worker can read it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, fmt::Write as _, path::Path};
+
+    use clap::Parser as _;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::cli::{self, Cli};
+
+    #[derive(Deserialize)]
+    struct Vector {
+        family: String,
+        id: String,
+        body: String,
+        ingress: String,
+        worker: Option<String>,
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
+        flags: Option<Vec<String>>,
+    }
+
+    impl Vector {
+        /// Whether it must pass; `None` where the vectors leave it open.
+        fn passes(&self) -> Option<bool> {
+            match (self.ingress.as_str(), self.worker.as_deref()) {
+                ("refuse", _) => Some(false),
+                ("either", Some("never_applied")) => Some(false),
+                ("accept", Some("apply" | "duplicate" | "ignore")) => Some(true),
+                // These contradict the order, which only the worker knows.
+                ("accept", Some("dead_letter")) if self.id.ends_with("-mismatch") || self.id.contains("currency") => {
+                    Some(true)
+                }
+                ("accept", Some("dead_letter")) => Some(false),
+                _ => None,
+            }
+        }
+
+        fn merchant(&self) -> &str {
+            let flags = self.flags.iter().flatten();
+            flags.map(String::as_str).find(|flag| matches!(*flag, "partner" | "sandbox")).unwrap_or("shop")
+        }
+    }
+
+    fn config(vectors: &Path) -> String {
+        let keys = |name: &str| vectors.join("keys").join(name).display().to_string();
+        let v3 = format!(
+            "api_v3_key = \"v3TestKey_0123456789abcdefghijkl\"\nplatform_certificates = [{:?}, {:?}, {:?}]\n\
+             platform_public_keys = {{ PUB_KEY_ID_0119009900012026031800000000000001 = {:?} }}\n",
+            keys("platform_cert_a.cert.pem"),
+            keys("platform_cert_b.cert.pem"),
+            keys("platform_cert_expired.cert.pem"),
+            keys("platform_pubkey.public.pem"),
+        );
+        let (key, sandbox) = ("Zx8kQ2mN7pR4tV9wB3yC6dF1gH5jL0sT", "0f1e2d3c4b5a69788796a5b4c3d2e1f0");
+        let mut text = String::new();
+        for (name, ids, key) in [
+            ("shop", "mch_id = \"1900990001\"\nappids = [\"wxtest00000000a001\"]", key),
+            ("sandbox", "mch_id = \"1900990001\"\nappids = [\"wxtest00000000a001\"]", sandbox),
+            (
+                "partner",
+                "mch_id = \"1900990100\"\nappids = [\"wxtest00000000b001\"]\nsub_mch_ids = [\"1900990101\"]\n\
+                 sub_appids = [\"wxtest00000000b002\"]",
+                key,
+            ),
+        ] {
+            writeln!(text, "[merchants.{name}]\n{ids}\npoints = \"1/100\"\nv2_key = \"{key}\"\n{v3}").unwrap();
+        }
+        text
+    }
+
+    /// The verdict, what was printed, and the name of the first check that failed.
+    async fn verified(vector: &Vector, vectors: &Path, directory: &Path) -> (Verdict, String, Option<String>) {
+        let (config, headers) = (directory.join("wxpay.toml"), directory.join("headers"));
+        let lines: String = vector.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        std::fs::write(&headers, lines).unwrap();
+        let path = |path: &Path| path.display().to_string();
+        let mut words = ["wxpayctl", "verify", "--json", "--merchant", vector.merchant()].map(str::to_owned).to_vec();
+        words.extend([path(&vectors.join(&vector.body)), "--config".to_owned(), path(&config)]);
+        if vector.family == "v3" {
+            words.extend(["--api", "v3", "--at", "2026-03-18T10:20:30+08:00", "--headers"].map(str::to_owned));
+            words.push(path(&headers));
+        } else {
+            words.extend(["--api", "v2"].map(str::to_owned));
+        }
+        let mut out = Vec::new();
+        let verdict = cli::run(Cli::try_parse_from(words).unwrap(), &mut Screen::new(&mut out, None, true)).await;
+        let out = String::from_utf8(out).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+        (verdict.unwrap(), out, document["failed"].as_str().map(str::to_owned))
+    }
+
+    #[tokio::test]
+    async fn every_vector_passes_or_fails_as_the_receiver_judges_it_and_nothing_personal_is_shown() {
+        let vectors = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/vectors");
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("wxpay.toml"), config(&vectors)).unwrap();
+        let manifest: Vec<Vector> =
+            serde_json::from_slice(&std::fs::read(vectors.join("manifest.json")).unwrap()).unwrap();
+        let mut judged = 0;
+        for vector in manifest {
+            let name = format!("{}/{}", vector.family, vector.id);
+            let (verdict, out, failed) = verified(&vector, &vectors, directory.path()).await;
+            let secrets = ["Zx8kQ2mN", "v3TestKey", "0f1e2d3c", "oTEST"];
+            assert!(!secrets.iter().any(|secret| out.contains(secret)), "{name} {out}");
+            if let Some(passes) = vector.passes() {
+                judged += 1;
+                assert_eq!(verdict == Verdict::Fine, passes, "{name} {out}");
+                assert_eq!(failed.is_none(), passes, "{name} {out}");
+            }
+        }
+        assert!(judged > 130, "{judged}");
     }
 }

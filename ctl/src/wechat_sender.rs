@@ -145,7 +145,7 @@ impl Reply {
     pub fn word(&self) -> String {
         match self.api {
             Api::V2 => self.return_code.clone().unwrap_or_else(|| "?".to_owned()),
-            Api::V3 => format!("status {}", self.status),
+            Api::V3 => self.status.to_string(),
         }
     }
 

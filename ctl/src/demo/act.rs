@@ -8,14 +8,19 @@ use wxpay_shared::{
     ids::{OutRefundNo, OutTradeNo, TransactionId},
     order::OrderState,
     reason::{Reason, Rejection},
-    wechat::{keys::V2Key, v2_sign::SignType},
+    wechat::{
+        keys::{ApiV3Key, V2Key},
+        sender::SigningKey,
+        v2_sign::SignType,
+    },
 };
 
 use crate::{
     screen::code,
     wechat_sender::{
-        Payee, new_refund_id,
+        Outgoing, Payee, new_refund_id,
         v2::{Notice, Refund},
+        v3,
     },
 };
 
@@ -47,7 +52,7 @@ pub(crate) enum Step {
 
 /// A notification, and how often it is posted.
 pub(crate) struct Post {
-    pub(crate) notice: Box<dyn Fn(&WeChat) -> Notice>,
+    pub(crate) notice: Box<dyn Fn(&WeChat<'_>) -> Outgoing>,
     /// So many at once.
     pub(crate) times: usize,
     /// The reply that each must get.
@@ -55,51 +60,87 @@ pub(crate) struct Post {
 }
 
 /// WeChat's knowledge of the merchant and of the act's order.
-pub(crate) struct WeChat {
-    pub(crate) payee: Payee,
-    pub(crate) key: V2Key,
+pub(crate) struct WeChat<'s> {
+    pub(crate) payee: &'s Payee,
+    pub(crate) key: &'s V2Key,
+    pub(crate) api_v3: &'s ApiV3Key,
+    pub(crate) platform: &'s SigningKey,
     pub(crate) order: OutTradeNo,
 }
 
-impl WeChat {
+impl WeChat<'_> {
     /// A payment of the order by a new transaction, not signed yet.
-    pub(crate) fn payment(&self, fen: i64) -> Notice {
-        let fen = Fen::new(fen).expect("the acts' amounts are amounts");
-        Notice::payment(&self.payee, &self.order, fen, SystemClock.now())
+    pub(crate) fn payment(&self, amount: i64) -> Notice {
+        Notice::payment(self.payee, &self.order, fen(amount), SystemClock.now())
     }
 
-    /// A refund of a part of the order, which this transaction paid.
-    pub(crate) fn refund(&self, transaction_id: &str, total: i64, amount: i64) -> Notice {
-        let fen = |fen| Fen::new(fen).expect("the acts' amounts are amounts");
-        let now = SystemClock.now();
-        let refund = Refund {
-            out_trade_no: self.order.clone(),
-            transaction_id: TransactionId::parse(transaction_id).expect("the acts' transactions are transactions"),
-            out_refund_no: OutRefundNo::parse(&format!("{}-{amount}", self.order)).expect("short enough"),
-            refund_id: new_refund_id(now),
-            total: fen(total),
-            amount: fen(amount),
-            status: RefundStatus::Success,
-            at: now,
-        };
-        Notice::refund(&self.payee, &refund, &self.key)
+    /// The v2 notification of a refund of a part of the order, which this transaction paid.
+    pub(crate) fn refund(&self, paid_by: &str, total: i64, amount: i64) -> Notice {
+        Notice::refund(self.payee, &self.refund_facts(paid_by, total, amount, RefundStatus::Success), self.key)
     }
 
     /// The notification with WeChat's signature.
     pub(crate) fn sign(&self, notice: Notice) -> Notice {
-        notice.signed(&self.key, SignType::Md5)
+        notice.signed(self.key, SignType::Md5)
     }
+
+    /// The v3 notification of a payment by this transaction, signed.
+    pub(crate) fn v3_payment(&self, transaction: &str, amount: i64) -> Outgoing {
+        let part = v3::SubOrder {
+            out_trade_no: self.order.clone(),
+            transaction_id: transaction_id(transaction),
+            total: fen(amount),
+        };
+        self.v3(&v3::Notice::payment(self.payee, &part, Fen::ZERO, "", SystemClock.now()))
+    }
+
+    /// The v3 notification that WeChat could not pay out a refund, signed.
+    pub(crate) fn v3_abnormal_refund(&self, paid_by: &str, total: i64, amount: i64) -> Outgoing {
+        let refund = self.refund_facts(paid_by, total, amount, RefundStatus::Abnormal);
+        self.v3(&v3::Notice::refund(self.payee, &refund))
+    }
+
+    fn v3(&self, notice: &v3::Notice) -> Outgoing {
+        let now = SystemClock.now();
+        v3::signed(notice.sealed(self.api_v3, now), self.platform, now).expect("an RSA key of our own signs")
+    }
+
+    fn refund_facts(&self, paid_by: &str, total: i64, amount: i64, status: RefundStatus) -> Refund {
+        let at = SystemClock.now();
+        Refund {
+            out_trade_no: self.order.clone(),
+            transaction_id: transaction_id(paid_by),
+            out_refund_no: OutRefundNo::parse(&format!("{}-{amount}", self.order)).expect("short enough"),
+            refund_id: new_refund_id(at),
+            total: fen(total),
+            amount: fen(amount),
+            status,
+            at,
+        }
+    }
+}
+
+fn fen(amount: i64) -> Fen {
+    Fen::new(amount).expect("the acts' amounts are amounts")
+}
+
+fn transaction_id(text: &str) -> TransactionId {
+    TransactionId::parse(text).expect("the acts' transactions are transactions")
 }
 
 impl Step {
     /// One honest or dishonest notification.
-    pub(crate) fn post(reply: &'static str, notice: impl Fn(&WeChat) -> Notice + 'static) -> Self {
+    pub(crate) fn post<N: Into<Outgoing>>(reply: &'static str, notice: impl Fn(&WeChat<'_>) -> N + 'static) -> Self {
         Self::post_times(1, reply, notice)
     }
 
     /// The same notification several times at once.
-    pub(crate) fn post_times(times: usize, reply: &'static str, notice: impl Fn(&WeChat) -> Notice + 'static) -> Self {
-        Self::Post(Post { notice: Box::new(notice), times, reply })
+    pub(crate) fn post_times<N: Into<Outgoing>>(
+        times: usize,
+        reply: &'static str,
+        notice: impl Fn(&WeChat<'_>) -> N + 'static,
+    ) -> Self {
+        Self::Post(Post { notice: Box::new(move |wechat| notice(wechat).into()), times, reply })
     }
 }
 

@@ -3,11 +3,13 @@
 use wxpay_shared::{admin::ReplayOutcome, fen::Fen, order::OrderState, reason::Reason, wechat::v2_sign::SignType};
 
 use super::act::{Act, End, Step};
+use crate::wechat_sender::v3;
 
 /// Every act.
 pub(crate) fn all() -> Vec<Act> {
     let mut acts = paid();
     acts.extend(refunded());
+    acts.extend(by_v3());
     acts.extend(refused_or_parked());
     acts
 }
@@ -34,7 +36,7 @@ fn paid() -> Vec<Act> {
             order: "DEMO-hmac",
             steps: vec![
                 Step::Register(5000),
-                Step::post("SUCCESS", |wechat| wechat.payment(5000).signed(&wechat.key, SignType::HmacSha256)),
+                Step::post("SUCCESS", |wechat| wechat.payment(5000).signed(wechat.key, SignType::HmacSha256)),
             ],
             expect: End::paid(5000, 50),
         },
@@ -53,10 +55,13 @@ fn paid() -> Vec<Act> {
     ]
 }
 
-/// The transaction of the act that refunds a part.
+/// The transactions that an act names more than once.
 const PAID: &str = "4200000000202603180000000001";
-/// The transaction of the act whose refund comes first.
-const OVERTAKEN: &str = "4200000000202603180000000002";
+const RETURNED: &str = "4200000000202603180000000002";
+const OVERTAKEN: &str = "4200000000202603180000000003";
+const PAID_V3: &str = "4200000000202603180000000004";
+const ABNORMAL: &str = "4200000000202603180000000005";
+const PROBED: &str = "4200000000202603180000000006";
 
 fn refunded() -> Vec<Act> {
     vec![
@@ -78,6 +83,23 @@ fn refunded() -> Vec<Act> {
             },
         },
         Act {
+            story: "A customer returns everything: the refund takes all its points back.",
+            order: "DEMO-returned",
+            steps: vec![
+                Step::Register(7500),
+                Step::post("SUCCESS", |wechat| wechat.sign(wechat.payment(7500).with("transaction_id", RETURNED))),
+                Step::AwaitRecorded(1),
+                Step::post("SUCCESS", |wechat| wechat.refund(RETURNED, 7500, 7500)),
+            ],
+            expect: End {
+                state: Some(OrderState::Refunded),
+                received: 7500,
+                points: 0,
+                ledger_entries: 2,
+                dead: Vec::new(),
+            },
+        },
+        Act {
             story: "A refund overtakes its payment; the order ends as if they had come in turn.",
             order: "DEMO-overtaken",
             steps: vec![
@@ -93,6 +115,38 @@ fn refunded() -> Vec<Act> {
                 ledger_entries: 0,
                 dead: Vec::new(),
             },
+        },
+    ]
+}
+
+fn by_v3() -> Vec<Act> {
+    vec![
+        Act {
+            story: "A payment comes by APIv3, signed by the platform and encrypted for the merchant.",
+            order: "DEMO-v3",
+            steps: vec![Step::Register(6400), Step::post("SUCCESS", |wechat| wechat.v3_payment(PAID_V3, 6400))],
+            expect: End::paid(6400, 64),
+        },
+        Act {
+            story: "By APIv3, WeChat cannot pay a refund out: the money stays, and a person must look.",
+            order: "DEMO-v3-abnormal",
+            steps: vec![
+                Step::Register(3300),
+                Step::post("SUCCESS", |wechat| wechat.v3_payment(ABNORMAL, 3300)),
+                Step::AwaitRecorded(1),
+                Step::post("SUCCESS", |wechat| wechat.v3_abnormal_refund(ABNORMAL, 3300, 3300)),
+            ],
+            expect: End::paid(3300, 33).and_dead(Reason::RefundAbnormal),
+        },
+        Act {
+            story: "WeChat probes whether signatures are checked, with a wrong one; the right one follows.",
+            order: "DEMO-v3-probe",
+            steps: vec![
+                Step::Register(1200),
+                Step::post("FAIL", |wechat| v3::probing(wechat.v3_payment(PROBED, 1200))),
+                Step::post("SUCCESS", |wechat| wechat.v3_payment(PROBED, 1200)),
+            ],
+            expect: End::paid(1200, 12),
         },
     ]
 }

@@ -3,9 +3,9 @@
 //! It waits for conditions, each with a deadline, and never for a time. What does not come is a failure of the act, told
 //! with what was expected and what came instead; only what cannot be done at all is an error.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use reqwest::Url;
 use secrecy::ExposeSecret;
 use tokio::{
@@ -13,12 +13,16 @@ use tokio::{
     time::{Instant, sleep},
 };
 use wxpay_shared::{
-    admin::{DeadLetterView, PAGE_MAX, RegisterOrder, Replay, ReplayOutcome, Selection},
+    admin::{DeadLetterView, OrderView, PAGE_MAX, RegisterOrder, Replay, ReplayOutcome, Selection},
     config::{Config, MerchantKey},
+    envelope::Api,
     fen::Fen,
-    ids::{AppId, MchId, MerchantName, OutTradeNo, UserId},
+    ids::{MerchantName, OutTradeNo, UserId},
     reason::Rejection,
-    wechat::keys::V2Key,
+    wechat::{
+        keys::{ApiV3Key, V2Key},
+        sender::SigningKey,
+    },
 };
 
 use super::{
@@ -43,12 +47,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Everything that an act needs.
 pub(crate) struct Stage {
     client: Client,
-    sender: Sender,
+    /// To the address for v2, and to that for v3.
+    senders: [Sender; 2],
     merchant: MerchantName,
     user: UserId,
-    mch_id: MchId,
-    appid: AppId,
-    key: secrecy::SecretString,
+    payee: Payee,
+    key: V2Key,
+    api_v3: ApiV3Key,
+    platform: SigningKey,
 }
 
 impl Stage {
@@ -56,15 +62,22 @@ impl Stage {
     pub(crate) fn new(config: &Config, together: &Together) -> Result<Self> {
         let name = MerchantName::parse(dev_merchant::NAME)?;
         let merchant = config.merchants.get(&name).context("the development merchant is not configured")?;
+        let key = |key| config.merchant_key(&name, merchant, key)?.context("the development merchant lacks a key");
+        let sender = |api: Api| Sender::new(Url::parse(&format!("http://{}/{}/{name}", together.ingress, api.code()))?);
+        let platform = std::fs::read(config.path(Path::new(dev_merchant::PLATFORM_PRIVATE_FILE)))?;
         Ok(Self {
             client: Client::new(Url::parse(&format!("http://{}", together.admin))?, None)?,
-            sender: Sender::new(Url::parse(&format!("http://{}/v2/{name}", together.ingress))?)?,
+            senders: [sender(Api::V2)?, sender(Api::V3)?],
             user: UserId::parse(USER)?,
-            mch_id: merchant.mch_id.clone(),
-            appid: merchant.appids.first().context("the development merchant has no appid")?.clone(),
-            key: config
-                .merchant_key(&name, merchant, MerchantKey::V2)?
-                .context("the development merchant has no key")?,
+            payee: Payee {
+                mch_id: merchant.mch_id.clone(),
+                appid: merchant.appids.first().context("the development merchant has no appid")?.clone(),
+                sub_mch_id: None,
+                sub_appid: None,
+            },
+            key: V2Key::parse(key(MerchantKey::V2)?.expose_secret())?,
+            api_v3: ApiV3Key::parse(key(MerchantKey::ApiV3)?.expose_secret())?,
+            platform: SigningKey::from_pem(dev_merchant::PLATFORM_SERIAL, &platform)?,
             merchant: name,
         })
     }
@@ -149,14 +162,21 @@ impl Stage {
 
     async fn post(&self, act: &Act, post: &Post) -> Result<Vec<Reply>> {
         let wechat = WeChat {
-            payee: Payee { mch_id: self.mch_id.clone(), appid: self.appid.clone(), sub_mch_id: None, sub_appid: None },
-            key: V2Key::parse(self.key.expose_secret()).map_err(|error| anyhow!("{error}"))?,
+            payee: &self.payee,
+            key: &self.key,
+            api_v3: &self.api_v3,
+            platform: &self.platform,
             order: OutTradeNo::parse(act.order)?,
         };
-        let outgoing = (post.notice)(&wechat).outgoing();
+        let outgoing = (post.notice)(&wechat);
+        let [v2, v3] = &self.senders;
+        let to = match outgoing.api {
+            Api::V2 => v2,
+            Api::V3 => v3,
+        };
         let mut posts = JoinSet::new();
         for _ in 0..post.times {
-            let (sender, outgoing) = (self.sender.clone(), outgoing.clone());
+            let (sender, outgoing) = (to.clone(), outgoing.clone());
             posts.spawn(async move { sender.post(&outgoing).await });
         }
         let mut replies = Vec::new();
@@ -180,12 +200,8 @@ impl Stage {
     pub(crate) async fn look(&self, act: &Act) -> Result<Seen> {
         let dead = self.dead_letters(act).await?.into_iter();
         let dead = dead.map(|letter| Rejection::new(letter.reason, letter.detail)).collect();
-        let order = match self.client.order(&self.merchant, &OutTradeNo::parse(act.order)?).await {
-            Ok(order) => order,
-            Err(error) if error.is::<Refused>() => {
-                return Ok(Seen { state: None, received: Fen::ZERO, points: 0, ledger_entries: 0, dead });
-            }
-            Err(error) => return Err(error),
+        let Some(order) = self.order(act).await? else {
+            return Ok(Seen { state: None, received: Fen::ZERO, points: 0, ledger_entries: 0, dead });
         };
         Ok(Seen {
             state: Some(order.state),
@@ -196,9 +212,23 @@ impl Stage {
         })
     }
 
+    async fn order(&self, act: &Act) -> Result<Option<OrderView>> {
+        match self.client.order(&self.merchant, &OutTradeNo::parse(act.order)?).await {
+            Ok(order) => Ok(Some(order)),
+            Err(error) if error.is::<Refused>() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The act's dead letters: those whose body names its order, and, where the body is encrypted, those that the order
+    /// has on record.
     async fn dead_letters(&self, act: &Act) -> Result<Vec<DeadLetterView>> {
         let mut letters = self.client.dead_letters(None, Some(&self.merchant), Some(PAGE_MAX)).await?.dead_letters;
-        letters.retain(|letter| letter.out_trade_no.as_deref() == Some(act.order));
+        let refunds = self.order(act).await?.map(|order| order.refunds).unwrap_or_default();
+        letters.retain(|letter| {
+            letter.out_trade_no.as_deref() == Some(act.order)
+                || refunds.iter().any(|refund| refund.notification == letter.id)
+        });
         Ok(letters)
     }
 
@@ -231,10 +261,10 @@ fn shown(reply: &Reply) -> String {
 
 /// `5 × SUCCESS`, or what else there was.
 fn summary(replies: &[Reply]) -> Vec<String> {
-    let mut codes: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut codes: BTreeMap<String, usize> = BTreeMap::new();
     for reply in replies {
-        *codes.entry(reply.return_code.as_deref().unwrap_or("?")).or_default() += 1;
+        *codes.entry(reply.word()).or_default() += 1;
     }
-    let short = |(code, times): (&str, usize)| if times == 1 { code.to_owned() } else { format!("{times} × {code}") };
+    let short = |(code, times): (String, usize)| if times == 1 { code } else { format!("{times} × {code}") };
     codes.into_iter().map(short).collect()
 }

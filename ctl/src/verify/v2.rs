@@ -69,6 +69,10 @@ fn present(fields: &Fields<'_>, names: &[&'static str], what: &str, list: &mut C
     let missing: Vec<_> = names.iter().copied().filter(|name| fields.get(name).is_none()).collect();
     if missing.is_empty() {
         list.ok("fields", format!("all that {what} needs"));
+    } else if fields.contains("combine_mch_id") {
+        let cause = "It is a combined payment (合单) in v2's form, whose parts are not applied: ingress takes it, and it \
+                     becomes a dead letter for a person.";
+        list.fail("fields", "a combined payment", cause);
     } else {
         let cause = "WeChat sends these in every such notice: the body was rebuilt from parsed values, or it is some \
                      other message of WeChat's (the answer to an API call, say).";

@@ -155,6 +155,12 @@ impl Notice {
     }
 }
 
+impl From<Notice> for Outgoing {
+    fn from(notice: Notice) -> Self {
+        notice.outgoing()
+    }
+}
+
 impl Refund {
     /// The fields of the inner XML, as the vendor's page lists them.
     #[must_use]
