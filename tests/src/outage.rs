@@ -14,7 +14,7 @@ use wxpay_shared::order::OrderState;
 
 use crate::harness::{
     notice::Notice,
-    pair::{API_V3_KEY, DEADLINE, Pair, binary},
+    pair::{API_V3_KEY, DEADLINE, Pair, binary, terminate},
     rabbitmq::Node,
     wait_until,
 };
@@ -132,7 +132,8 @@ async fn both_programs_end_in_time_under_load_and_lose_nothing() {
         })
     };
     wait_until("the load is under way", DEADLINE, async || succeeded.load(Ordering::Relaxed) > ORDERS / 4).await;
-    for took in [pair.terminate_worker().await, pair.terminate_ingress().await] {
+    let (mut worker, mut ingress) = (pair.take_worker(), pair.take_ingress());
+    for took in [terminate(&mut worker).await, terminate(&mut ingress).await] {
         assert!(took < Duration::from_secs(15), "{took:?}");
     }
     let unanswered = load.await.unwrap();
@@ -146,6 +147,24 @@ async fn both_programs_end_in_time_under_load_and_lose_nothing() {
     assert_eq!(pair.dead_letters().await.matching, 0);
     let account: serde_json::Value = pair.get("/points/shop/u").await;
     assert_eq!(account["balance"], 10 * ORDERS);
+}
+
+/// A broker that is there and says nothing must not keep a program from ending.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_programs_end_in_time_while_the_broker_is_frozen() {
+    let node = Node::start();
+    node.ready().await;
+    let mut pair = Pair::start(&node.url("%2f")).await;
+    // Without an order: it goes through the tiers, so the worker's parking has a connection of its own as well.
+    assert!(post(&pair, "FROZEN").await);
+    wait_until("it is parked", DEADLINE, async || pair.dead_letters().await.matching == 1).await;
+    node.signal("STOP");
+    let (mut worker, mut ingress) = (pair.take_worker(), pair.take_ingress());
+    let took = tokio::join!(terminate(&mut worker), terminate(&mut ingress));
+    node.signal("CONT");
+    for took in [took.0, took.1] {
+        assert!(took < Duration::from_secs(15), "{took:?}");
+    }
 }
 
 #[test]

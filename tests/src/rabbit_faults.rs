@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use wxpay_shared::{
     envelope::{Log, Message},
     queue::{
-        Consumer, DeadLetters, PUBLISH_BUDGET, PublishError, Publisher, QueueError, QueueSettings, Settle,
+        Consumer, DeadLetters, Home, PUBLISH_BUDGET, PublishError, Publisher, QueueError, QueueSettings, Settle,
         rabbit::{RabbitConsumer, RabbitDeadLetters, RabbitPublisher},
         topology,
     },
@@ -178,6 +178,20 @@ async fn a_deleted_queue_is_unroutable_and_comes_back() {
     stranger(&url).await.queue_delete(topology::NOTIFY.into(), Default::default()).await.unwrap();
     assert_eq!(publisher.publish(message(1)).await, Err(PublishError::Unroutable));
     wait_until("a publish succeeds", PATIENCE, || async { publisher.publish(message(2)).await.is_ok() }).await;
+}
+
+/// The order of parking: the next home confirms before the old one is left. So without a next home nothing is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_whose_next_home_is_gone_stays_where_it_was() {
+    let url = rabbitmq::fresh_url().await;
+    publisher(&url).await.publish(message(1)).await.unwrap();
+    let consumer = consumer(&url);
+    let delivery = take(&consumer, 1).await.remove(0);
+    stranger(&url).await.queue_delete(topology::DEAD.into(), Default::default()).await.unwrap();
+    let parked = consumer.park(&delivery, Home::Dead).await;
+    assert!(matches!(parked, Err(QueueError::Park(PublishError::Unroutable))), "{parked:?}");
+    consumer.give_back(&[delivery.ticket]).await.unwrap();
+    assert_eq!(take(&consumer, 1).await[0].message, message(1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

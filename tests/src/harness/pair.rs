@@ -125,14 +125,14 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
         drop(self.worker.take());
     }
 
-    /// Asks the worker to end; how long it took.
-    pub(crate) async fn terminate_worker(&mut self) -> Duration {
-        terminate(self.worker.take().expect("it runs")).await
+    /// The worker, to be ended by the caller; another can be started.
+    pub(crate) fn take_worker(&mut self) -> Server {
+        self.worker.take().expect("it runs")
     }
 
-    /// Asks ingress to end; how long it took.
-    pub(crate) async fn terminate_ingress(&mut self) -> Duration {
-        terminate(self.ingress.take().expect("it runs")).await
+    /// The ingress, to be ended by the caller; another can be started.
+    pub(crate) fn take_ingress(&mut self) -> Server {
+        self.ingress.take().expect("it runs")
     }
 
     fn program(&self, name: &str) -> Server {
@@ -225,7 +225,8 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
     }
 }
 
-async fn terminate(program: Server) -> Duration {
+/// Asks a program to end; how long it took.
+pub(crate) async fn terminate(program: &mut Server) -> Duration {
     let started = Instant::now();
     program.signal("TERM");
     wait_until("the program has ended", DEADLINE, async || !program.runs()).await;
