@@ -133,9 +133,8 @@ async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener> {
         "ingress.ops_listen" => "--ops-listen",
         _ => "--admin-listen",
     };
-    TcpListener::bind(address)
-        .await
-        .with_context(|| format!("{setting}: cannot listen at {address}; choose another address there or with {flag}"))
+    let advice = || format!("choose another address in the configuration, or with {flag}");
+    http::bind(setting, address).await.with_context(advice)
 }
 
 /// The configured keys, or one that was made for this directory: what is in its queue was sealed with it.

@@ -2,14 +2,11 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
 use clap::Parser;
-use secrecy::ExposeSecret;
-use tokio::net::TcpListener;
 use wxpay_ingress::{Ingress, ops_router, router};
 use wxpay_shared::{
     clock::SystemClock,
-    config::{Config, ConfigError, EMBEDDED},
+    config::Config,
     http,
     merchant::{LiveMerchants, Merchants},
     queue::rabbit::RabbitPublisher,
@@ -28,28 +25,16 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match runtime::start("info") {
-        Ok(()) => run(arguments).await,
-        Err(error) => Err(error),
-    };
-    runtime::exit_code(result)
+    runtime::run("info", async || run(arguments).await).await
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
-    let url = config.queue_url()?;
-    if url.expose_secret() == EMBEDDED {
-        let problem = "the embedded queue serves one process only: run `wxpayctl serve`, or set amqp://…";
-        return Err(ConfigError::new("queue.url", problem).into());
-    }
-    let seal = config.seal_keys()?.ok_or_else(|| ConfigError::new("seal.key", "missing"))?;
+    let url = config.broker_url()?;
+    let seal = config.shared_seal_keys()?;
     let merchants = Merchants::open(&config)?;
-    let listener = TcpListener::bind(config.ingress.listen)
-        .await
-        .with_context(|| format!("ingress.listen: cannot listen on {}", config.ingress.listen))?;
-    let ops_listener = TcpListener::bind(config.ingress.ops_listen)
-        .await
-        .with_context(|| format!("ingress.ops_listen: cannot listen on {}", config.ingress.ops_listen))?;
+    let listener = http::bind("ingress.listen", config.ingress.listen).await?;
+    let ops_listener = http::bind("ingress.ops_listen", config.ingress.ops_listen).await?;
     tracing::info!(listen = %listener.local_addr()?, ops_listen = %ops_listener.local_addr()?, "wxpay-ingress starts");
 
     let publisher = Arc::new(RabbitPublisher::start(url, config.queue_settings()));

@@ -4,8 +4,9 @@
 //! does not finish its header in time is closed; when the token fires, no new connection is taken, idle ones are closed,
 //! and requests in progress may finish within the grace period.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::{
@@ -22,6 +23,14 @@ pub const HEADER_BUDGET: Duration = Duration::from_secs(10);
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Pause after a failed `accept` (out of file descriptors, say), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A listener at a configured address.
+///
+/// # Errors
+/// Where the address cannot be had; names the setting.
+pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("{setting}: cannot listen at {address}"))
+}
 
 /// Serves until the token fires, then lets requests in progress finish for `grace`.
 pub async fn serve(listener: TcpListener, router: Router, grace: Duration, shutdown: CancellationToken) {

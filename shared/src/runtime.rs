@@ -11,6 +11,8 @@ use crate::{config::ConfigError, metric, wechat::self_test};
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
 /// Of that, the time in which what is in hand may finish; the rest is for closing connections and the database.
 pub const FINISH_BUDGET: Duration = Duration::from_secs(10);
+/// What the end of the process itself may take of it.
+const EXIT_MARGIN: Duration = Duration::from_millis(500);
 /// A configuration that cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
 /// The environment variable with the log filter, such as `info,wxpay_worker=debug`.
@@ -46,7 +48,16 @@ pub fn start(default_filter: &str) -> anyhow::Result<()> {
     self_test::self_test().map_err(|algorithm| anyhow::anyhow!("the cryptography is broken: {algorithm}"))
 }
 
-/// A token that fires at SIGTERM or SIGINT.
+/// The whole of a `main`: starts, runs the program, and turns its end into an exit code.
+pub async fn run(default_filter: &str, program: impl AsyncFnOnce() -> anyhow::Result<()>) -> ExitCode {
+    exit_code(match start(default_filter) {
+        Ok(()) => program().await,
+        Err(error) => Err(error),
+    })
+}
+
+/// A token that fires at SIGTERM or SIGINT. From then on the process has [`SHUTDOWN_GRACE`]; whatever still hangs after
+/// it (a frozen broker, a client that does not go) is left behind, since nothing that was promised depends on a farewell.
 ///
 /// # Errors
 /// Where the process may not listen for signals.
@@ -62,6 +73,9 @@ pub fn shutdown_token() -> std::io::Result<CancellationToken> {
         }
         tracing::info!("shutting down");
         fire.cancel();
+        tokio::time::sleep(SHUTDOWN_GRACE.saturating_sub(EXIT_MARGIN)).await;
+        tracing::error!("something did not end in time; ending without it");
+        std::process::exit(1);
     });
     Ok(token)
 }

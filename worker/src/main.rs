@@ -2,13 +2,10 @@
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
-use anyhow::Context as _;
 use clap::Parser;
-use secrecy::ExposeSecret;
-use tokio::net::TcpListener;
 use wxpay_shared::{
     clock::{Clock, SystemClock},
-    config::{Config, ConfigError, EMBEDDED},
+    config::Config,
     disk::Disk,
     http,
     merchant::{LiveMerchants, Merchants},
@@ -34,28 +31,18 @@ struct Arguments {
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let result = match runtime::start("info") {
-        Ok(()) => run(arguments).await,
-        Err(error) => Err(error),
-    };
-    runtime::exit_code(result)
+    runtime::run("info", async || run(arguments).await).await
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
-    let url = config.queue_url()?;
-    if url.expose_secret() == EMBEDDED {
-        let problem = "the embedded queue serves one process only: run `wxpayctl serve`, or set amqp://…";
-        return Err(ConfigError::new("queue.url", problem).into());
-    }
+    let url = config.broker_url()?;
     let store_url = config.store_url()?;
     let home = Home::of(&store_url)?;
-    let seal = config.seal_keys()?.ok_or_else(|| ConfigError::new("seal.key", "missing"))?;
+    let seal = config.shared_seal_keys()?;
     let merchants = Merchants::open(&config)?;
     let token = config.admin_token()?;
-    let listener = TcpListener::bind(config.worker.admin_listen)
-        .await
-        .with_context(|| format!("worker.admin_listen: cannot listen on {}", config.worker.admin_listen))?;
+    let listener = http::bind("worker.admin_listen", config.worker.admin_listen).await?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let disk = Disk::open(&config.data_dir(), home.disk_holds()).await?;

@@ -20,6 +20,28 @@ impl Config {
         url_with_scheme("queue.url", url, &["amqp://", "amqps://"])
     }
 
+    /// The broker's address, for a program that needs one: the embedded queue serves one process only.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where none is set, and as [`Config::queue_url`].
+    pub fn broker_url(&self) -> Result<SecretString, ConfigError> {
+        let url = self.queue_url()?;
+        if url.expose_secret() == EMBEDDED {
+            let problem = "the embedded queue serves one process only: run `wxpayctl serve`, or set amqp://…";
+            return Err(ConfigError::new("queue.url", problem));
+        }
+        Ok(url)
+    }
+
+    /// The seal's keys, for a program that must share them with another.
+    ///
+    /// # Errors
+    /// [`ConfigError`] where none are set, and as [`Config::seal_keys`].
+    pub fn shared_seal_keys(&self) -> Result<SealKeys, ConfigError> {
+        self.seal_keys()?
+            .ok_or_else(|| ConfigError::new("seal.key", "missing: ingress and worker must have the same one"))
+    }
+
     /// The store's address; [`EMBEDDED`] unless set.
     ///
     /// # Errors
