@@ -133,8 +133,9 @@ async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener> {
         "ingress.ops_listen" => "--ops-listen",
         _ => "--admin-listen",
     };
-    let advice = || format!("choose another address in the configuration, or with {flag}");
-    http::bind(setting, address).await.with_context(advice)
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{setting}: cannot listen at {address}; choose another address there or with {flag}"))
 }
 
 /// The configured keys, or one that was made for this directory: what is in its queue was sealed with it.
