@@ -48,6 +48,7 @@ on_each_server!(
     one_transaction_on_two_orders_is_applied_once,
     a_server_that_is_killed_loses_and_doubles_nothing,
     a_wrong_schema_is_named,
+    a_schema_that_several_make_at_once_is_made_once,
     a_server_that_comes_late_is_looked_at,
     a_deadlock_is_tried_again
 );
@@ -168,6 +169,17 @@ async fn a_wrong_schema_is_named(kind: Kind) {
     let other = "delete from wxpay_migrations where version = 2; update wxpay_migrations set checksum = 'x'";
     execute(&url, other).await;
     assert!(refusal().await.contains("schema version 1 is not the one that this program knows"));
+}
+
+async fn a_schema_that_several_make_at_once_is_made_once(kind: Kind) {
+    for _ in 0..5 {
+        let url = fresh_url(kind).await;
+        let secret = url.clone().into();
+        for steps in join_all((0..6).map(|_| open::migrate(&secret, true))).await {
+            assert!(steps.unwrap().iter().all(|step| step.applied));
+        }
+        open_store(&url).await.unwrap();
+    }
 }
 
 async fn a_server_that_comes_late_is_looked_at(kind: Kind) {

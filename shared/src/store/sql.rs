@@ -297,6 +297,9 @@ pub(super) fn options<D: Dialect>(url: &str) -> Result<Options<D>, AddressError>
 /// Where the database cannot be asked, a script fails, or a later program was here.
 pub(super) async fn migrations<D: Dialect>(options: Options<D>, apply: bool) -> anyhow::Result<Vec<Step>> {
     let mut connection = options.connect().await?;
+    if apply {
+        D::lock_schema(&mut connection).await?;
+    }
     let (steps, verdict) = migrate::status(&mut connection, D::SCRIPTS).await?;
     let steps = match verdict {
         Err(SchemaError::Missing { .. } | SchemaError::Older { .. }) if apply => {

@@ -20,6 +20,9 @@ pub trait Dialect: Database<Connection: Migrate> {
     /// Prepares a new connection: isolation, and an end to every wait.
     async fn prepare(connection: &mut Self::Connection) -> sqlx::Result<()>;
 
+    /// Waits until nobody else changes the schema, and keeps others from it until the connection ends.
+    async fn lock_schema(connection: &mut Self::Connection) -> sqlx::Result<()>;
+
     /// Reads one order.
     async fn order(connection: &mut Self::Connection, id: &OrderId) -> sqlx::Result<Option<OrderRow>>;
 

@@ -107,13 +107,12 @@ fn verdict(known: &[Migration], applied: &[AppliedMigration], unfinished: Option
     }
 }
 
-/// Runs the scripts that a database does not have, alone among all who try.
+/// Runs the scripts that a database does not have. The caller sees to it that nobody else does so meanwhile.
 ///
 /// # Errors
 /// Where a script failed: PostgreSQL then has nothing of it, MySQL may have a part.
 pub(super) async fn apply<C: Migrate>(connection: &mut C, scripts: &[Script]) -> Result<(), Error> {
     let run = async {
-        connection.lock().await?;
         connection.ensure_migrations_table(TABLE).await?;
         let applied = connection.list_applied_migrations(TABLE).await?;
         for script in migrations(scripts) {
@@ -121,7 +120,7 @@ pub(super) async fn apply<C: Migrate>(connection: &mut C, scripts: &[Script]) ->
                 connection.apply(TABLE, &script).await?;
             }
         }
-        connection.unlock().await
+        Ok(())
     };
     run.await.map_err(plain)
 }
@@ -146,7 +145,7 @@ fn existing<T>(asked: Result<T, MigrateError>) -> Result<Option<T>, Error> {
     }
 }
 
-fn plain(error: MigrateError) -> Error {
+pub(super) fn plain(error: MigrateError) -> Error {
     if let MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _) = error {
         cause
     } else {

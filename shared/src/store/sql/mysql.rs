@@ -70,6 +70,15 @@ impl Dialect for MySql {
         sqlx::raw_sql(session).execute(connection).await.map(drop)
     }
 
+    async fn lock_schema(connection: &mut MySqlConnection) -> sqlx::Result<()> {
+        // sqlx's own lock waits -1 seconds, which MariaDB takes for no wait at all. A lock's name has 64 characters.
+        let lock = "select get_lock(concat('wxpay ', md5(database())), 60)";
+        match sqlx::query_scalar::<_, Option<i32>>(lock).fetch_one(connection).await? {
+            Some(1) => Ok(()),
+            _ => Err(sqlx::Error::Protocol("another migration has been running for a minute".to_owned())),
+        }
+    }
+
     async fn order(connection: &mut MySqlConnection, id: &OrderId) -> sqlx::Result<Option<OrderRow>> {
         let mut query = with_pairs(SELECT_ORDERS, &[order_pair(id)]);
         query.build_query_as().fetch_optional(connection).await

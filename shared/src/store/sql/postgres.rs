@@ -3,11 +3,11 @@
 
 use async_trait::async_trait;
 use serde::Serialize;
-use sqlx::{PgConnection, Postgres, query, query_as};
+use sqlx::{PgConnection, Postgres, migrate::Migrate as _, query, query_as};
 
 use super::{
     dialect::Dialect,
-    migrate::Script,
+    migrate::{self, Script},
     rows::{AccountRow, EventRow, LedgerRow, OrderRow, Writes},
 };
 use crate::ids::{AccountId, OrderId};
@@ -104,6 +104,10 @@ impl Dialect for Postgres {
             set statement_timeout = '5s';
             set idle_in_transaction_session_timeout = '30s'";
         sqlx::raw_sql(session).execute(connection).await.map(drop)
+    }
+
+    async fn lock_schema(connection: &mut PgConnection) -> sqlx::Result<()> {
+        connection.lock().await.map_err(migrate::plain)
     }
 
     async fn order(connection: &mut PgConnection, id: &OrderId) -> sqlx::Result<Option<OrderRow>> {
