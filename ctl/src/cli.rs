@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use wxpay_shared::{config::ConfigError, runtime::EXIT_CONFIG};
 
 use crate::{
-    client::Refused, config_check, demo, dlq, migrate, orders, points, queue, refunds, screen::Screen, serve, simulate,
-    verify,
+    client::Refused, config_check, demo, dlq, healthcheck, migrate, orders, points, queue, refunds, screen::Screen,
+    serve, simulate, verify,
 };
 
 /// It could not be done (and clap's own code for wrong arguments).
@@ -64,6 +64,8 @@ enum Command {
     Config(config_check::Args),
     /// Shows the schema of a SQL store, and makes it.
     Migrate(migrate::Args),
+    /// Asks ingress or worker whether it is ready: for container engines.
+    Healthcheck(healthcheck::Args),
 }
 
 /// How a command ended that could be done.
@@ -99,7 +101,8 @@ impl Cli {
             | Command::Simulate(_)
             | Command::Verify(_)
             | Command::Config(_)
-            | Command::Migrate(_) => "warn",
+            | Command::Migrate(_)
+            | Command::Healthcheck(_) => "warn",
         }
     }
 }
@@ -121,6 +124,7 @@ pub async fn run(cli: Cli, screen: &mut Screen<'_>) -> Result<Verdict> {
         Command::Verify(args) => verify::run(args, screen),
         Command::Config(args) => config_check::run(args, screen),
         Command::Migrate(args) => migrate::run(args, screen).await,
+        Command::Healthcheck(args) => healthcheck::run(args, screen).await,
     }
 }
 

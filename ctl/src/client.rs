@@ -3,7 +3,7 @@
 //! It is the only way by which `wxpayctl` reaches orders, points and dead letters, whoever serves them: `wxpayctl serve`
 //! or `wxpay-worker`. The token goes into the header and nowhere else.
 
-use std::{convert::Infallible, fmt, time::Duration};
+use std::{convert::Infallible, fmt, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
 use reqwest::{Method, StatusCode, Url};
@@ -14,6 +14,7 @@ use wxpay_shared::{
         DeadLetterList, DeadLetterView, Discard, Discarded, OrderView, PointsView, Problem, RegisterOrder,
         RegisterRefund, Replay, Replayed,
     },
+    config::read_secret,
     ids::{MerchantName, NotificationId, OutTradeNo, UserId},
     queue::Depths,
     reason::Reason,
@@ -36,6 +37,9 @@ pub struct AdminArgs {
     /// Its bearer token; better given by the environment, which other users cannot list.
     #[arg(long, global = true, value_name = "TOKEN", env = "WXPAY_ADMIN_TOKEN", hide_env_values = true, value_parser = secret)]
     admin_token: Option<SecretString>,
+    /// A file with the token, where no token is given.
+    #[arg(long, global = true, value_name = "FILE", env = "WXPAY_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
 }
 
 /// A secret from the command line, which is hidden from then on.
@@ -90,9 +94,13 @@ impl AdminArgs {
     /// The client that these arguments describe.
     ///
     /// # Errors
-    /// As [`Client::new`].
+    /// Where the token's file cannot be read, and as [`Client::new`].
     pub fn client(&self) -> Result<Client> {
-        Client::new(self.admin.clone(), self.admin_token.clone())
+        let token = match (&self.admin_token, &self.admin_token_file) {
+            (None, Some(file)) => Some(read_secret("--admin-token-file", file)?),
+            (token, _) => token.clone(),
+        };
+        Client::new(self.admin.clone(), token)
     }
 }
 
@@ -241,7 +249,7 @@ impl Client {
         match status {
             StatusCode::NOT_FOUND | StatusCode::CONFLICT => Err(Refused { status, error: problem.error }.into()),
             StatusCode::UNAUTHORIZED => {
-                Err(anyhow!("{}; give the token with WXPAY_ADMIN_TOKEN or --admin-token", problem.error))
+                Err(anyhow!("{}; give the token with WXPAY_ADMIN_TOKEN or --admin-token-file", problem.error))
             }
             _ => Err(anyhow!("{} (status {})", problem.error, status.as_u16())),
         }

@@ -23,5 +23,6 @@ pub mod together;
 pub mod dev_merchant;
 mod config_check;
 mod migrate;
+mod healthcheck;
 mod serve;
 mod demo;

@@ -25,6 +25,8 @@ use crate::{
 mod load;
 mod secrets;
 
+pub use secrets::read_secret;
+
 /// What stands before every key's name in the environment.
 pub const ENV_PREFIX: &str = "WXPAY__";
 /// The file that is read where none is named.

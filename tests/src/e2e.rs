@@ -33,4 +33,6 @@ mod worker_steps;
 #[cfg(test)]
 mod example;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod tidy;

@@ -133,8 +133,7 @@ impl Config {
         file.map(|file| self.path(file))
     }
 
-    /// A secret from its two places, of which at most one may be set. A file's byte order mark and last line end are
-    /// not part of the secret.
+    /// A secret from its two places, of which at most one may be set.
     fn secret(
         &self,
         setting: &str,
@@ -145,17 +144,21 @@ impl Config {
             (Some(_), Some(_)) => Err(ConfigError::new(setting, format!("set either {setting} or {setting}_file"))),
             (Some(value), None) => Ok(Some(value.clone())),
             (None, None) => Ok(None),
-            (None, Some(file)) => {
-                let path = self.path(file);
-                let text = std::fs::read_to_string(&path).map_err(|error| {
-                    ConfigError::new(format!("{setting}_file"), format!("cannot read {}: {error}", path.display()))
-                })?;
-                let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-                let text = text.strip_suffix('\n').unwrap_or(text);
-                Ok(Some(text.strip_suffix('\r').unwrap_or(text).into()))
-            }
+            (None, Some(file)) => read_secret(&format!("{setting}_file"), &self.path(file)).map(Some),
         }
     }
+}
+
+/// A secret from a file. A byte order mark and the last line end are not part of it.
+///
+/// # Errors
+/// [`ConfigError`] with the setting that names the file, where it cannot be read.
+pub fn read_secret(setting: &str, path: &Path) -> Result<SecretString, ConfigError> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::new(setting, format!("cannot read {}: {error}", path.display())))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    Ok(text.strip_suffix('\r').unwrap_or(text).into())
 }
 
 fn url_with_scheme(setting: &str, url: Option<SecretString>, schemes: &[&str]) -> Result<SecretString, ConfigError> {
