@@ -11,6 +11,7 @@ use serde::Serialize;
 use wxpay_shared::{
     config::{Config, ConfigError, DEFAULT_FILE, EMBEDDED, ENV_PREFIX, MerchantKey},
     merchant::{Merchant, Merchants},
+    queue::topology::{NOTIFY, shard},
 };
 
 use crate::{
@@ -53,6 +54,9 @@ struct Report {
     admin_listen: String,
     admin_token: bool,
     queue: String,
+    shards: u16,
+    /// Those that this configuration's worker takes; empty for all.
+    worker_shards: Vec<u16>,
     store: String,
     data_dir: String,
     retry_delays: Vec<String>,
@@ -126,6 +130,8 @@ fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, C
         admin_listen: config.worker.admin_listen.to_string(),
         admin_token: admin_token.is_some(),
         queue: without_password(queue.expose_secret()),
+        shards: config.queue.shards,
+        worker_shards: config.worker.shards.clone(),
         store: without_password(store.expose_secret()),
         data_dir: config.data_dir().components().collect::<PathBuf>().display().to_string(),
         retry_delays: config.queue_settings().retry_delays.iter().map(|delay| format!("{delay:?}")).collect(),
@@ -161,6 +167,20 @@ fn place(config: &Config, environment: &[(String, String)], setting: &str) -> St
     let variable = format!("{ENV_PREFIX}{}", setting.to_uppercase().replace('.', "__"));
     let from_environment = environment.iter().any(|(name, _)| name.to_uppercase() == variable);
     if from_environment { format!("environment, {variable}") } else { "the configuration file itself".to_owned() }
+}
+
+/// The queues in which notifications wait, and which of them the worker takes.
+fn shards(shards: u16, taken: &[u16]) -> String {
+    if shards == 1 {
+        return format!("{NOTIFY} is not split");
+    }
+    let taken: Vec<_> = taken.iter().copied().map(shard).collect();
+    let taken = if taken.is_empty() { "all of them".to_owned() } else { taken.join(", ") };
+    format!(
+        "{} to {}; the worker takes {taken}, and {NOTIFY} with what comes back from the retry tiers",
+        shard(0),
+        shard(shards - 1)
+    )
 }
 
 fn without_password(url: &str) -> String {
@@ -200,6 +220,7 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
         ("health", Some(format!("http://{}/readyz", report.ops_listen))),
         ("admin API", Some(format!("http://{} {token}", report.admin_listen))),
         ("queue", Some(queue)),
+        ("shards", (!embedded).then(|| shards(report.shards, &report.worker_shards))),
         ("store", Some(store)),
         ("retries", Some(format!("after {}; {} attempts in all", report.retry_delays.join(", "), report.max_attempts))),
     ])?;
@@ -263,7 +284,8 @@ mod tests {
     fn it_says_what_would_run_and_shows_no_secret() {
         let text =
             format!("[queue]\nurl = \"amqp://me:{KEY}@broker:5672/v?x={KEY}\"\n[seal]\nkey_file = \"seal\"\n{SHOP}");
-        let shown = checked(&text, &[("WXPAY__MERCHANTS__SHOP__V2_KEY", KEY)]).unwrap();
+        let split = [("WXPAY__QUEUE__SHARDS", "4"), ("WXPAY__WORKER__SHARDS", "[2]")];
+        let shown = checked(&text, &[[("WXPAY__MERCHANTS__SHOP__V2_KEY", KEY)].as_slice(), &split].concat()).unwrap();
         assert!(!shown.contains(KEY));
         insta::assert_snapshot!(shown, @r"
         the configuration can be used: 1 merchant
@@ -273,6 +295,7 @@ mod tests {
           health         http://127.0.0.1:8081/readyz
           admin API      http://127.0.0.1:8082 without a token
           queue          amqp://me@broker:5672/v
+          shards         wxpay.notify.0 to wxpay.notify.3; the worker takes wxpay.notify.2, and wxpay.notify with what comes back from the retry tiers
           store          embedded, in /etc/wxpay/wxpay-data
           retries        after 5s, 30s, 120s, 600s, 3600s; 10 attempts in all
 

@@ -1,6 +1,7 @@
 //! `wxpayctl queue`: how many notifications are where.
 
 use anyhow::Result;
+use wxpay_shared::queue::ShardDepth;
 
 use crate::{
     cli::Verdict,
@@ -23,6 +24,10 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
     }
     let mut grid = Grid::new(["notifications", "where"]).right(0);
     grid.row([depths.notify.to_string(), "waiting for a worker".to_owned()]);
+    for ShardDepth { queue, waiting, workers } in depths.shards.iter().filter(|_| depths.shards.len() > 1) {
+        let takers = if *workers == 0 { "NO worker takes them".to_owned() } else { format!("workers: {workers}") };
+        grid.row([waiting.to_string(), format!("  of these in {queue}; {takers}")]);
+    }
     grid.row([depths.retry.to_string(), "waiting in the retry tiers".to_owned()]);
     grid.row([depths.dead.to_string(), "dead letters: `wxpayctl dlq list` says why".to_owned()]);
     screen.table(grid)?;

@@ -5,7 +5,7 @@
 //! and no error ever shows a value. Relative paths are relative to the configuration file.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -19,7 +19,7 @@ use serde::{Deserialize, Deserializer};
 use crate::{
     ids::{AppId, MchId, MerchantName},
     points::PointsRate,
-    queue::QueueSettings,
+    queue::{QueueSettings, topology::SHARDS_MAX},
 };
 
 mod load;
@@ -90,6 +90,9 @@ pub struct Worker {
     /// Failed attempts after which a notification becomes a dead letter.
     #[serde(deserialize_with = "number")]
     pub max_attempts: u32,
+    /// The shards of the queue that this worker takes, by their numbers; empty for all.
+    #[serde(deserialize_with = "numbers")]
+    pub shards: Vec<u16>,
 }
 
 /// Between the two.
@@ -108,6 +111,9 @@ pub struct Queue {
     /// The delays of the retry tiers, shortest first; the last one repeats.
     #[serde(deserialize_with = "delays")]
     pub retry_delays: Vec<Duration>,
+    /// Queues on RabbitMQ over which ingress spreads notifications.
+    #[serde(deserialize_with = "number")]
+    pub shards: u16,
 }
 
 /// Orders and points.
@@ -269,7 +275,25 @@ impl Config {
             prefetch: self.queue.prefetch,
             in_flight: usize::from(self.queue.in_flight),
             retry_delays: self.queue.retry_delays.clone(),
+            shards: self.queue.shards,
+            taken_shards: self.worker.shards.clone(),
         }
+    }
+
+    /// What one key alone does not show.
+    fn check(&self) -> Result<(), ConfigError> {
+        let shards = self.queue.shards;
+        if shards > SHARDS_MAX {
+            return Err(ConfigError::new("queue.shards", format!("expected at most {SHARDS_MAX}")));
+        }
+        let taken = &self.worker.shards;
+        let distinct: BTreeSet<_> = taken.iter().filter(|number| **number < shards).collect();
+        if distinct.len() < taken.len() {
+            let problem =
+                format!("expected different numbers from 0 to {}, since queue.shards is {shards}", shards - 1);
+            return Err(ConfigError::new("worker.shards", problem));
+        }
+        Ok(())
     }
 }
 
@@ -294,6 +318,7 @@ impl Default for Worker {
             batch: 64,
             concurrency: 4,
             max_attempts: 10,
+            shards: Vec::new(),
         }
     }
 }
@@ -301,25 +326,40 @@ impl Default for Worker {
 impl Default for Queue {
     fn default() -> Self {
         let retry_delays = [5, 30, 120, 600, 3600].map(Duration::from_secs).to_vec();
-        Self { url: None, url_file: None, prefetch: 512, in_flight: 2000, retry_delays }
+        Self { url: None, url_file: None, prefetch: 512, in_flight: 2000, retry_delays, shards: 1 }
     }
 }
 
-/// A positive number, written as one or, in the environment, as text.
-fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Written {
-        Number(u64),
-        Text(String),
+/// A number, written as one or, in the environment, as text.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Number(u64),
+    Text(String),
+}
+
+impl Written {
+    fn number<T: TryFrom<u64>>(self) -> Option<T> {
+        let number = match self {
+            Self::Number(number) => number,
+            Self::Text(text) => text.parse().ok()?,
+        };
+        T::try_from(number).ok()
     }
-    let number = match Written::deserialize(deserializer) {
-        Ok(Written::Number(number)) => Some(number),
-        Ok(Written::Text(text)) => text.parse().ok(),
-        Err(_) => None,
-    };
-    let number = number.filter(|number| *number > 0).and_then(|number| T::try_from(number).ok());
+}
+
+/// A positive number.
+fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D) -> Result<T, D::Error> {
+    let number = Written::deserialize(deserializer).ok().and_then(Written::number);
+    let number = number.filter(|number: &u64| *number > 0).and_then(|number| T::try_from(number).ok());
     number.ok_or_else(|| serde::de::Error::custom("expected a positive number in range"))
+}
+
+/// Numbers, 0 among them.
+fn numbers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u16>, D::Error> {
+    let written = Vec::<Written>::deserialize(deserializer).ok();
+    let numbers = written.and_then(|written| written.into_iter().map(Written::number).collect());
+    numbers.ok_or_else(|| serde::de::Error::custom("expected numbers such as [0, 2]"))
 }
 
 /// Delays such as `5s`, `2m`, `1h`, growing.

@@ -26,6 +26,11 @@ pub struct QueueSettings {
     pub in_flight: usize,
     /// The delays of the retry tiers, shortest first. A delay is part of its queue's name.
     pub retry_delays: Vec<Duration>,
+    /// Queues over which publishers spread; the embedded home has one, whatever stands here.
+    pub shards: u16,
+    /// The shards from which a consumer takes, by their numbers; where empty, from all, also those that another number
+    /// of shards left behind. What comes back from the retry tiers comes to every consumer.
+    pub taken_shards: Vec<u16>,
 }
 
 /// The ingress side: makes a message durable.
@@ -174,14 +179,29 @@ pub enum Home {
 }
 
 /// How many messages are where.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Depths {
-    /// Waiting for a worker. RabbitMQ counts those that a worker holds apart and does not tell a consumer of them.
+    /// Waiting for a worker, in all shards together. RabbitMQ counts those that a worker holds apart and does not tell a consumer of them.
     pub notify: u64,
     /// Waiting in the retry tiers.
     pub retry: u64,
     /// Dead letters.
     pub dead: u64,
+    /// Every queue in which messages wait for a worker, also those that another number of shards left behind. Empty for
+    /// the embedded home.
+    #[serde(default)]
+    pub shards: Vec<ShardDepth>,
+}
+
+/// One queue in which messages wait for a worker.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ShardDepth {
+    /// Its name on the broker.
+    pub queue: String,
+    /// Messages that nobody holds.
+    pub waiting: u64,
+    /// Workers that take from it. With none, what is in it stays there.
+    pub workers: u64,
 }
 
 /// Why the queue could not do its part.

@@ -31,7 +31,8 @@ const LINES: usize = 150;
 
 async fn open(directory: &Path) -> (EmbeddedQueue, EmbeddedStore) {
     let disk = Disk::open(directory, Holds::Records).await.unwrap();
-    let settings = QueueSettings { prefetch: 64, in_flight: 64, retry_delays: vec![Duration::from_secs(5)] };
+    let retry_delays = vec![Duration::from_secs(5)];
+    let settings = QueueSettings { prefetch: 64, in_flight: 64, retry_delays, shards: 1, taken_shards: Vec::new() };
     let queue = EmbeddedQueue::open(disk.clone(), settings, Arc::new(SystemClock)).await.unwrap();
     (queue, EmbeddedStore::open(disk, Arc::new(SystemClock)).unwrap())
 }

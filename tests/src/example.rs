@@ -61,6 +61,7 @@ fn what_the_example_comments_out_is_valid_and_the_default() {
     assert_eq!(full.worker.max_attempts, plain.worker.max_attempts);
     assert_eq!((full.queue.prefetch, full.queue.in_flight), (plain.queue.prefetch, plain.queue.in_flight));
     assert_eq!(full.queue.retry_delays, plain.queue.retry_delays);
+    assert_eq!((full.queue.shards, &full.worker.shards), (plain.queue.shards, &plain.worker.shards));
     assert!(full.admin_token().unwrap().is_some());
     let merchants = Merchants::open(&full).unwrap();
     let shop = merchants.get("shop").unwrap();

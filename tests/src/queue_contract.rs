@@ -38,6 +38,8 @@ pub(crate) trait Home: Send {
     async fn dead_letters(&self) -> Arc<dyn DeadLetters>;
     /// Ends the home without warning and starts it again. What was opened before need not work afterwards.
     async fn restart(&mut self);
+    /// How many of many messages a consumer gets without an answer.
+    fn out_at_a_time(&self) -> usize;
 }
 
 async fn a_confirmed_message_survives_a_crash_of_the_queue(mut home: impl Home) {
@@ -188,9 +190,10 @@ async fn a_replayed_letter_comes_to_the_workers(home: impl Home) {
 
 async fn no_more_than_the_prefetch_is_out_at_a_time(home: impl Home) {
     let prefetch = usize::from(settings().prefetch);
+    assert!(home.out_at_a_time() <= prefetch);
     publish(&home, 0..prefetch * 2).await;
     let consumer = home.consumer().await;
-    let deliveries = take(&*consumer, prefetch).await;
+    let deliveries = take(&*consumer, home.out_at_a_time()).await;
     // What must not happen has no event to wait for.
     assert!(timeout(SHORT, consumer.receive(1)).await.is_err());
     ack(&*consumer, &deliveries[..1]).await;
@@ -283,5 +286,6 @@ macro_rules! contract {
     };
 }
 
-contract!(rabbit, super::homes::Rabbit::open(), super::homes::Restarted::open());
+contract!(rabbit, super::homes::Rabbit::open(1), super::homes::Restarted::open(1));
+contract!(rabbit_in_shards, super::homes::Rabbit::open(3), super::homes::Restarted::open(3));
 contract!(embedded, super::homes::Embedded::open(), super::homes::Embedded::open());

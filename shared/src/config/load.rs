@@ -33,6 +33,7 @@ pub(super) fn load(
         let problem = without_values(error.inner().message());
         ConfigError::new(key, format!("{problem} ({place})"))
     })?;
+    config.check()?;
     config.base_dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
     Ok(config)
 }
@@ -111,13 +112,16 @@ mod tests {
             file,
             &[
                 ("WXPAY__QUEUE__PREFETCH", "9"),
+                ("WXPAY__QUEUE__SHARDS", "4"),
+                ("WXPAY__WORKER__SHARDS", "[2, 0]"),
                 ("WXPAY__MERCHANTS__SHOP__APPIDS", "[wx1, \"123\"]"),
                 ("WXPAY__MERCHANTS__SHOP__MCH_ID", "1900990001"),
                 ("WXPAY_OTHER", "ignored"),
             ],
         )
         .unwrap();
-        assert_eq!(config.queue.prefetch, 9);
+        assert_eq!((config.queue.prefetch, config.queue.shards), (9, 4));
+        assert_eq!(config.worker.shards, [2, 0]);
         assert_eq!(config.queue.retry_delays, [Duration::from_millis(250), Duration::from_secs(3600)]);
         let shop = &config.merchants[&MerchantName::parse("shop").unwrap()];
         assert_eq!((shop.mch_id.as_str(), shop.appids[1].as_str()), ("1900990001", "123"));
@@ -133,6 +137,19 @@ mod tests {
             ("[queue]\nprefetch = 0", None, "queue.prefetch: expected a positive number in range"),
             ("[queue]\nprefetch = \"x\"", None, "queue.prefetch: expected a positive number in range"),
             ("[queue]\nretry_delays = [\"1h\", \"1s\"]", None, "queue.retry_delays: expected growing delays"),
+            ("[queue]\nshards = 0", None, "queue.shards: expected a positive number in range"),
+            ("[queue]\nshards = 257", None, "queue.shards: expected at most 256"),
+            ("[worker]\nshards = [\"a\"]", None, "worker.shards: expected numbers such as [0, 2]"),
+            (
+                "[worker]\nshards = [1]",
+                None,
+                "worker.shards: expected different numbers from 0 to 0, since queue.shards is 1",
+            ),
+            (
+                "[queue]\nshards = 4",
+                Some(("WXPAY__WORKER__SHARDS", "[2, 2]")),
+                "worker.shards: expected different numbers from 0 to 3",
+            ),
             ("[merchants.A]\nmch_id = \"1\"", None, "merchants.A: merchant: expected 1 to 32 of a-z"),
             ("[merchants.a]\nmch_id = \"1\"\npoints = \"1/1\"", None, "merchants.a: missing field `appids`"),
             ("[ingress]\nlisten = \"here\"", None, "ingress.listen: invalid socket address syntax"),
@@ -160,6 +177,8 @@ mod tests {
         assert!(error.to_string().starts_with("seal.key_file: cannot read "), "{error}");
         let error = load_text("[queue]\nurl = \"redis://x:secret@y\"", &[]).unwrap().queue_url().unwrap_err();
         assert_eq!(error.to_string(), "queue.url: expected one of embedded, amqp://…, amqps://…");
+        let error = load_text("[queue]\nshards = 2", &[]).unwrap().queue_url().unwrap_err();
+        assert!(error.to_string().starts_with("queue.shards: the embedded queue cannot be split"), "{error}");
         let error = load_text("[worker]\nadmin_listen = \"0.0.0.0:1\"", &[]).unwrap().admin_token().unwrap_err();
         assert!(error.to_string().starts_with("worker.admin_token: required"), "{error}");
     }

@@ -14,10 +14,15 @@ impl Config {
     /// The queue's address; [`EMBEDDED`] unless set.
     ///
     /// # Errors
-    /// [`ConfigError`] where the secret's file cannot be read.
+    /// [`ConfigError`] where the secret's file cannot be read, or where the embedded queue is to be split.
     pub fn queue_url(&self) -> Result<SecretString, ConfigError> {
         let url = self.secret("queue.url", self.queue.url.as_ref(), self.queue.url_file.as_deref())?;
-        url_with_scheme("queue.url", url, &["amqp://", "amqps://"])
+        let url = url_with_scheme("queue.url", url, &["amqp://", "amqps://"])?;
+        if url.expose_secret() == EMBEDDED && self.queue.shards > 1 {
+            let problem = "the embedded queue cannot be split: set shards = 1, or queue.url = \"amqp://…\"";
+            return Err(ConfigError::new("queue.shards", problem));
+        }
+        Ok(url)
     }
 
     /// The broker's address, for a program that needs one: the embedded queue serves one process only.

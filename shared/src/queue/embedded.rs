@@ -125,6 +125,7 @@ impl DeadLetters for EmbeddedQueue {
             notify: waiting(Shelf::Ready),
             retry: waiting(Shelf::Retry),
             dead: self.inner.shelves.count(Shelf::Dead),
+            shards: Vec::new(),
         })
     }
 }

@@ -7,16 +7,18 @@
 
 mod confirms;
 mod consumer;
+mod consuming;
 mod desk;
 mod publisher;
 mod settle;
+mod shards;
 mod wire;
 
 use std::{future::Future, time::Duration};
 
 use backoff::{ExponentialBackoff, backoff::Backoff};
 use futures_util::stream::{BoxStream, StreamExt};
-use lapin::{Connection, ConnectionProperties, Event, uri::AMQPUri};
+use lapin::{Connection, ConnectionProperties, ErrorKind, Event, uri::AMQPUri};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -137,6 +139,13 @@ async fn part(connection: &Connection) {
         // Whatever comes of it, the connection is dropped.
         drop(timeout(GOODBYE, connection.close(200, "OK".into())).await);
     }
+}
+
+const NOT_FOUND: u16 = 404;
+
+/// The AMQP reply code that the broker gave.
+fn code(error: &lapin::Error) -> Option<u16> {
+    if let ErrorKind::ProtocolError(amqp) = error.kind() { Some(amqp.get_id()) } else { None }
 }
 
 fn unavailable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> QueueError {

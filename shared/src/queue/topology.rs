@@ -17,13 +17,16 @@ use super::{QueueError, QueueSettings};
 
 /// The direct exchange through which everything is published. A queue's routing key is its name.
 pub const EXCHANGE: &str = "wxpay";
-/// Where notifications wait for a worker.
+/// Where notifications wait for a worker while the queue is not split, and at all times what comes back from the retry
+/// tiers. It is always declared, and every worker takes from it.
 pub const NOTIFY: &str = "wxpay.notify";
 /// Where dead letters wait for a developer.
 pub const DEAD: &str = "wxpay.notify.dead";
 /// Exists while someone reads the dead letters, and belongs to his connection: whoever comes second is told that it is
 /// locked. An exclusive consumer would be the obvious lock, but on quorum queues RabbitMQ 3 takes a second one all the same.
 pub const READER: &str = "wxpay.notify.dead.reader";
+/// Shards into which the queue may be split: each is a queue with a log of its own on the broker.
+pub const SHARDS_MAX: u16 = 256;
 /// Deliveries without an answer after which the broker itself declares a message dead: workers die while they hold it.
 pub const DELIVERY_LIMIT: i64 = 20;
 
@@ -31,6 +34,18 @@ pub const DELIVERY_LIMIT: i64 = 20;
 /// version 3. Reading the dead letters counts as a delivery, so they need a limit that nobody reaches.
 const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 const PRECONDITION_FAILED: u16 = 406;
+
+/// The queues over which ingress spreads notifications: `wxpay.notify` alone, or `wxpay.notify.0` and so on.
+#[must_use]
+pub fn notify(shards: u16) -> Vec<String> {
+    if shards <= 1 { vec![NOTIFY.to_owned()] } else { (0..shards).map(shard).collect() }
+}
+
+/// The name of the shard with this number.
+#[must_use]
+pub fn shard(number: u16) -> String {
+    format!("{NOTIFY}.{number}")
+}
 
 /// The name of the retry tier with this delay: `wxpay.notify.retry.5s`. The delay is part of it because a queue's
 /// arguments cannot be changed, so another delay has to be another queue.
@@ -55,7 +70,11 @@ pub async fn declare(connection: &Connection, settings: &QueueSettings) -> Resul
         .exchange_declare(EXCHANGE.into(), ExchangeKind::Direct, durable, FieldTable::default())
         .await
         .map_err(|error| failed(EXCHANGE, &error))?;
-    queue(&channel, NOTIFY, forwarding(DEAD, &[("x-delivery-limit", DELIVERY_LIMIT)])).await?;
+    // The retry tiers lead back to this one whatever the number of shards: a queue's arguments cannot be changed.
+    queue(&channel, NOTIFY, notifications()).await?;
+    for shard in notify(settings.shards).iter().filter(|name| *name != NOTIFY) {
+        queue(&channel, shard, notifications()).await?;
+    }
     queue(&channel, DEAD, quorum(&[("x-delivery-limit", NO_DELIVERY_LIMIT)])).await?;
     for delay in &settings.retry_delays {
         // One queue a delay, because a TTL is only looked at in front of the queue: an hour's message would hold the
@@ -73,6 +92,10 @@ async fn queue(channel: &Channel, name: &str, arguments: FieldTable) -> Result<(
         channel.queue_bind(name.into(), EXCHANGE.into(), name.into(), options, FieldTable::default()).await
     };
     declared.await.map_err(|error| failed(name, &error))
+}
+
+fn notifications() -> FieldTable {
+    forwarding(DEAD, &[("x-delivery-limit", DELIVERY_LIMIT)])
 }
 
 fn quorum(numbers: &[(&str, i64)]) -> FieldTable {
@@ -110,6 +133,12 @@ fn failed(name: &str, error: &lapin::Error) -> QueueError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_shard_has_the_name_of_the_queue_that_is_not_split() {
+        assert_eq!(notify(1), ["wxpay.notify"]);
+        assert_eq!(notify(3), ["wxpay.notify.0", "wxpay.notify.1", "wxpay.notify.2"]);
+    }
 
     #[test]
     fn a_delay_is_named_by_its_largest_whole_unit() {

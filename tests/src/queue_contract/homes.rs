@@ -9,7 +9,7 @@ use wxpay_shared::{
     clock::SystemClock,
     disk::{Disk, Holds},
     queue::{
-        Consumer, DeadLetters, Publisher,
+        Consumer, DeadLetters, Publisher, QueueSettings,
         embedded::EmbeddedQueue,
         rabbit::{RabbitConsumer, RabbitDeadLetters, RabbitPublisher},
     },
@@ -21,35 +21,48 @@ use crate::harness::{
     wait_until,
 };
 
-/// A virtual host of a node that is never restarted.
+/// A virtual host of a node that is never restarted, with so many shards.
 pub(super) struct Rabbit {
     url: String,
+    settings: QueueSettings,
 }
 
 impl Rabbit {
-    pub(super) async fn open() -> Self {
-        Self { url: rabbitmq::fresh_url().await }
+    pub(super) async fn open(shards: u16) -> Self {
+        Self::at(rabbitmq::fresh_url().await, shards)
+    }
+
+    fn at(url: String, shards: u16) -> Self {
+        Self { url, settings: QueueSettings { shards, ..settings() } }
     }
 }
 
 #[async_trait]
 impl Home for Rabbit {
     async fn publisher(&self) -> Arc<dyn Publisher> {
-        let publisher = RabbitPublisher::start(self.url.clone().into(), settings());
+        let publisher = RabbitPublisher::start(self.url.clone().into(), self.settings.clone());
         wait_until("the publisher is ready", PATIENCE, || async { publisher.ready().is_ok() }).await;
         Arc::new(publisher)
     }
 
     async fn consumer(&self) -> Box<dyn Consumer> {
-        Box::new(RabbitConsumer::start(self.url.clone().into(), settings()))
+        Box::new(RabbitConsumer::start(self.url.clone().into(), self.settings.clone()))
     }
 
     async fn dead_letters(&self) -> Arc<dyn DeadLetters> {
-        Arc::new(RabbitDeadLetters::new(self.url.clone().into(), settings()))
+        Arc::new(RabbitDeadLetters::new(self.url.clone().into(), self.settings.clone()))
     }
 
     async fn restart(&mut self) {
         unreachable!("the other tests are using this node");
+    }
+
+    fn out_at_a_time(&self) -> usize {
+        match usize::from(self.settings.shards) {
+            1 => usize::from(self.settings.prefetch),
+            // An equal share for each, and one for what comes back from the retry tiers.
+            shards => usize::from(self.settings.prefetch) / (shards + 1) * shards,
+        }
     }
 }
 
@@ -60,12 +73,12 @@ pub(super) struct Restarted {
 }
 
 impl Restarted {
-    pub(super) async fn open() -> Self {
+    pub(super) async fn open(shards: u16) -> Self {
         let mut node = NODE.lock().await;
         let running = node.get_or_insert_with(Node::start);
         running.ready().await;
         let url = running.url(&running.virtual_host());
-        Self { node, host: Rabbit { url } }
+        Self { node, host: Rabbit::at(url, shards) }
     }
 }
 
@@ -87,6 +100,10 @@ impl Home for Restarted {
 
     async fn restart(&mut self) {
         self.node.as_mut().expect("it was started at the opening").restart().await;
+    }
+
+    fn out_at_a_time(&self) -> usize {
+        self.host.out_at_a_time()
     }
 }
 
@@ -131,5 +148,9 @@ impl Home for Embedded {
             }
         }
         *self = Self::open_in(copy).await;
+    }
+
+    fn out_at_a_time(&self) -> usize {
+        usize::from(settings().prefetch)
     }
 }

@@ -16,7 +16,7 @@ use crate::harness::wait_until;
 
 /// How every home is opened.
 pub(crate) fn settings() -> QueueSettings {
-    QueueSettings { prefetch: 8, in_flight: 64, retry_delays: vec![SHORT, LONG] }
+    QueueSettings { prefetch: 8, in_flight: 64, retry_delays: vec![SHORT, LONG], shards: 1, taken_shards: Vec::new() }
 }
 
 /// A message with a number, and with everything in it that a wire could damage.

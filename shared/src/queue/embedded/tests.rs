@@ -35,7 +35,7 @@ async fn open(directory: &Path) -> Bench {
     let disk = Disk::open(directory, Holds::Records).await.unwrap();
     let clock = Arc::new(ManualClock(Mutex::new(Timestamp::from_second(1_800_000_000).unwrap())));
     let retry_delays = vec![Duration::from_secs(5), Duration::from_secs(60), Duration::ZERO];
-    let settings = QueueSettings { prefetch: 4, in_flight: 8, retry_delays };
+    let settings = QueueSettings { prefetch: 4, in_flight: 8, retry_delays, shards: 1, taken_shards: Vec::new() };
     let queue = EmbeddedQueue::open(disk.clone(), settings, Arc::<ManualClock>::clone(&clock)).await.unwrap();
     Bench { disk, queue, clock }
 }
@@ -47,7 +47,7 @@ impl Bench {
     }
 
     async fn depths(&self) -> (u64, u64, u64) {
-        let Depths { notify, retry, dead } = self.queue.depths().await.unwrap();
+        let Depths { notify, retry, dead, .. } = self.queue.depths().await.unwrap();
         (notify, retry, dead)
     }
 

@@ -1,4 +1,4 @@
-//! Consuming: a task keeps a subscription alive and fills an inbox, from which `receive` takes what is ready.
+//! The worker's side of consuming: a task (`consuming`) fills an inbox, from which `receive` takes what is ready.
 
 use std::{
     collections::VecDeque,
@@ -7,12 +7,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::{future::FutureExt, stream::StreamExt};
-use lapin::{
-    Channel, Connection,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::FieldTable,
-};
 use secrecy::SecretString;
 use tokio::{
     sync::{Notify, watch},
@@ -21,10 +15,8 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{
-    Broker, End, HANDSHAKE, PULSE, RabbitPublisher, Session, news, part, settle::Hands, supervise, unavailable, wire,
-};
-use crate::queue::{Consumer, Delivery, Home, QueueError, QueueSettings, Settle, Ticket, topology};
+use super::{Broker, End, RabbitPublisher, consuming::Consuming, settle::Hands, shards::Shards, supervise};
+use crate::queue::{Consumer, Delivery, Home, QueueError, QueueSettings, Settle, Ticket};
 
 /// How long [`RabbitConsumer::close`] and `pause` wait for the broker.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,6 +43,7 @@ impl RabbitConsumer {
         let mut consuming = Consuming {
             hands: hands.clone(),
             inbox: Arc::clone(&inbox),
+            shards: Shards::taken(&settings),
             prefetch: settings.prefetch.max(1),
             stop: stop.clone(),
         };
@@ -132,22 +125,22 @@ impl Settle for RabbitConsumer {
 
 /// What arrived and was not received, and what is wanted of the task.
 #[derive(Default)]
-struct Inbox {
+pub(super) struct Inbox {
     ready: Mutex<VecDeque<Delivery>>,
     arrived: Notify,
-    phase: watch::Sender<Phase>,
+    pub(super) phase: watch::Sender<Phase>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Phase {
-    connected: bool,
-    wanted: bool,
-    subscribed: bool,
-    end: Option<End>,
+pub(super) struct Phase {
+    pub(super) connected: bool,
+    pub(super) wanted: bool,
+    pub(super) subscribed: bool,
+    pub(super) end: Option<End>,
 }
 
 impl Inbox {
-    fn ready(&self) -> MutexGuard<'_, VecDeque<Delivery>> {
+    pub(super) fn ready(&self) -> MutexGuard<'_, VecDeque<Delivery>> {
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,12 +154,12 @@ impl Inbox {
         Ok(ready.drain(..count).collect())
     }
 
-    fn put(&self, delivery: Delivery) {
+    pub(super) fn put(&self, delivery: Delivery) {
         self.ready().push_back(delivery);
         self.arrived.notify_waiters();
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.ready().clear();
     }
 
@@ -179,105 +172,7 @@ impl Inbox {
         self.arrived.notify_waiters();
     }
 
-    fn set(&self, change: impl FnOnce(&mut Phase) -> bool) {
+    pub(super) fn set(&self, change: impl FnOnce(&mut Phase) -> bool) {
         self.phase.send_if_modified(change);
-    }
-}
-
-/// The task's side.
-struct Consuming {
-    hands: Hands,
-    inbox: Arc<Inbox>,
-    prefetch: u16,
-    stop: CancellationToken,
-}
-
-impl Session for Consuming {
-    async fn run(&mut self, connection: Connection) {
-        if let Ok(Ok(channel)) = timeout(HANDSHAKE, self.channel(&connection)).await {
-            self.hands.open(channel.clone());
-            self.inbox.set(|phase| !std::mem::replace(&mut phase.connected, true));
-            self.consume(&connection, &channel).await;
-            self.hands.close();
-            self.inbox.clear();
-            self.inbox.set(|phase| {
-                (phase.connected, phase.subscribed) = (false, false);
-                true
-            });
-        }
-        part(&connection).await;
-    }
-}
-
-impl Consuming {
-    async fn channel(&self, connection: &Connection) -> lapin::Result<Channel> {
-        let channel = connection.create_channel().await?;
-        channel.basic_qos(self.prefetch, BasicQosOptions::default()).await?;
-        Ok(channel)
-    }
-
-    async fn consume(&self, connection: &Connection, channel: &Channel) {
-        let mut news = news(connection);
-        let mut pulse = tokio::time::interval(PULSE);
-        let mut phase = self.inbox.phase.subscribe();
-        let mut stream: Option<lapin::Consumer> = None;
-        while connection.status().connected() && channel.status().connected() {
-            let wanted = phase.borrow_and_update().wanted;
-            match (wanted, stream.take()) {
-                (true, None) => {
-                    // Said before it is so: a pause must wait for the end of what may already have begun.
-                    self.inbox.set(|phase| !std::mem::replace(&mut phase.subscribed, true));
-                    let Ok(Ok(subscription)) = timeout(HANDSHAKE, subscribe(channel)).await else { return };
-                    stream = Some(subscription);
-                    continue;
-                }
-                (false, Some(subscription)) => {
-                    let Ok(Ok(())) = timeout(HANDSHAKE, self.unsubscribe(channel, subscription)).await else { return };
-                    self.inbox.set(|phase| std::mem::replace(&mut phase.subscribed, false));
-                    continue;
-                }
-                (_, unchanged) => stream = unchanged,
-            }
-            tokio::select! {
-                delivery = next(stream.as_mut()) => match delivery {
-                    Some(Ok(delivery)) => self.arrive(delivery),
-                    // Cancelled by the broker, or the channel is closed: a new session subscribes again.
-                    Some(Err(_)) | None => return,
-                },
-                changed = phase.changed() => if changed.is_err() { return },
-                _ = news.next() => {}
-                _ = pulse.tick() => {}
-                () = self.stop.cancelled() => return,
-            }
-        }
-    }
-
-    fn arrive(&self, delivery: lapin::message::Delivery) {
-        let ticket = self.hands.hold(delivery.delivery_tag);
-        let message = wire::message(&delivery.properties, delivery.data);
-        self.inbox.put(Delivery { message, redelivered: delivery.redelivered, ticket });
-    }
-
-    /// Ends the subscription and gives back what nobody received. The channel stays, for the answers to what was.
-    async fn unsubscribe(&self, channel: &Channel, mut stream: lapin::Consumer) -> Result<(), QueueError> {
-        channel.basic_cancel(stream.tag(), BasicCancelOptions::default()).await.map_err(unavailable)?;
-        while let Some(Some(Ok(delivery))) = stream.next().now_or_never() {
-            self.arrive(delivery);
-        }
-        let unread: Vec<_> = self.inbox.ready().drain(..).map(|delivery| delivery.ticket).collect();
-        self.hands.give_back(&unread).await
-    }
-}
-
-async fn subscribe(channel: &Channel) -> lapin::Result<lapin::Consumer> {
-    let options = BasicConsumeOptions::default();
-    channel.basic_consume(topology::NOTIFY.into(), "".into(), options, FieldTable::default()).await
-}
-
-/// The next delivery; waits for ever without a subscription.
-async fn next(stream: Option<&mut lapin::Consumer>) -> Option<lapin::Result<lapin::message::Delivery>> {
-    match stream {
-        Some(stream) => stream.next().await,
-        None => std::future::pending().await,
     }
 }

@@ -5,21 +5,22 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::{future::FutureExt, stream::StreamExt};
 use lapin::{
-    Channel, Connection, ErrorKind, message as letter,
+    Channel, Connection, Queue, message as letter,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
 };
 use secrecy::SecretString;
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{Broker, RabbitPublisher, part, settle::Hands, unavailable, wire};
-use crate::queue::{DeadLetters, Delivery, Depths, Desk, Home, QueueError, QueueSettings, Settle, Ticket, topology};
+use super::{Broker, NOT_FOUND, RabbitPublisher, code, part, settle::Hands, shards::Shards, unavailable, wire};
+use crate::queue::{
+    DeadLetters, Delivery, Depths, Desk, Home, QueueError, QueueSettings, Settle, ShardDepth, Ticket, topology,
+};
 
 /// A letter that was counted but does not come within this time will not come.
 const LETTER: Duration = Duration::from_secs(10);
 /// How long the opening and the closing wait for the broker.
 const PATIENCE: Duration = Duration::from_secs(5);
-const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
 
 /// The dead letters on RabbitMQ. Connects when it is asked for something, and keeps the connection.
@@ -27,6 +28,7 @@ pub struct RabbitDeadLetters {
     broker: Broker,
     parking: Arc<RabbitPublisher>,
     connection: Mutex<Option<Arc<Connection>>>,
+    shards: Mutex<Shards>,
 }
 
 impl RabbitDeadLetters {
@@ -34,8 +36,9 @@ impl RabbitDeadLetters {
     #[must_use]
     pub fn new(url: SecretString, settings: QueueSettings) -> Self {
         let parking = RabbitPublisher::start_as(url.clone(), settings.clone(), "desk parking");
+        let shards = Mutex::new(Shards::all(settings.shards));
         let broker = Broker { url, settings, role: "desk" };
-        Self { broker, parking: Arc::new(parking), connection: Mutex::default() }
+        Self { broker, parking: Arc::new(parking), connection: Mutex::default(), shards }
     }
 
     /// Closes the connections; a few seconds at most. A desk that is still open gives everything back.
@@ -61,6 +64,7 @@ impl RabbitDeadLetters {
     async fn forget(&self, error: lapin::Error) -> Result<(), QueueError> {
         if code(&error) == Some(NOT_FOUND) {
             *self.connection.lock().await = None;
+            self.shards.lock().await.look_afresh();
             return Ok(());
         }
         Err(unavailable(error))
@@ -69,12 +73,16 @@ impl RabbitDeadLetters {
     async fn count(&self) -> Result<lapin::Result<Depths>, QueueError> {
         let connection = self.connection().await?;
         let counting = async {
+            let mut shards = self.shards.lock().await;
+            shards.look(&connection).await?;
             let channel = connection.create_channel().await?;
-            let mut depths = Depths {
-                notify: ready(&channel, topology::NOTIFY).await?,
-                dead: ready(&channel, topology::DEAD).await?,
-                retry: 0,
-            };
+            let mut depths = Depths { dead: ready(&channel, topology::DEAD).await?, ..Depths::default() };
+            for name in shards.names() {
+                let queue = inspect(&channel, name).await?;
+                let (waiting, workers) = (queue.message_count().into(), queue.consumer_count().into());
+                depths.notify += waiting;
+                depths.shards.push(ShardDepth { queue: name.clone(), waiting, workers });
+            }
             for delay in &self.broker.settings.retry_delays {
                 depths.retry += ready(&channel, &topology::retry(*delay)).await?;
             }
@@ -210,11 +218,10 @@ impl Settle for RabbitDesk {
 
 /// How many messages in the queue nobody holds.
 async fn ready(channel: &Channel, queue: &str) -> lapin::Result<u64> {
-    let passive = QueueDeclareOptions::durable().passive();
-    let queue = channel.queue_declare(queue.into(), passive, FieldTable::default()).await?;
-    Ok(queue.message_count().into())
+    Ok(inspect(channel, queue).await?.message_count().into())
 }
 
-fn code(error: &lapin::Error) -> Option<u16> {
-    if let ErrorKind::ProtocolError(amqp) = error.kind() { Some(amqp.get_id()) } else { None }
+async fn inspect(channel: &Channel, queue: &str) -> lapin::Result<Queue> {
+    let passive = QueueDeclareOptions::durable().passive();
+    channel.queue_declare(queue.into(), passive, FieldTable::default()).await
 }

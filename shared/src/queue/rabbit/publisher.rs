@@ -1,7 +1,10 @@
 //! Publishing with confirm: handlers hand their messages to the one task that owns the channel, and wait for its answer.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -35,6 +38,8 @@ const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 pub struct RabbitPublisher {
     link: watch::Receiver<Link>,
     slots: Arc<Semaphore>,
+    shards: Vec<String>,
+    turn: AtomicUsize,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
     _stop_on_drop: DropGuard,
@@ -58,6 +63,7 @@ impl RabbitPublisher {
         let (state, link) = watch::channel(Link::Down);
         let stop = CancellationToken::new();
         let in_flight = settings.in_flight.clamp(1, Semaphore::MAX_PERMITS);
+        let shards = topology::notify(settings.shards);
         let broker = Broker { url, settings, role };
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
@@ -74,6 +80,8 @@ impl RabbitPublisher {
         Self {
             link,
             slots: Arc::new(Semaphore::new(in_flight)),
+            shards,
+            turn: AtomicUsize::new(0),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
             task: Mutex::new(Some(task)),
@@ -146,7 +154,9 @@ impl RabbitPublisher {
 #[async_trait]
 impl Publisher for RabbitPublisher {
     async fn publish(&self, message: Message) -> Result<(), PublishError> {
-        self.publish_to(topology::NOTIFY, message).await
+        // Arrival order does not matter, so the shards simply take turns.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.publish_to(&self.shards[turn % self.shards.len()], message).await
     }
 
     fn ready(&self) -> Result<(), PublishError> {

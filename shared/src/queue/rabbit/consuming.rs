@@ -1,0 +1,153 @@
+//! Consuming: a task subscribes to the worker's queues while messages are wanted, and puts what arrives into the inbox.
+//!
+//! All queues are read over one channel. RabbitMQ counts a prefetch for each subscription (for a whole channel it cannot
+//! with quorum queues), so the worker's is divided among them; each has at least one.
+
+use std::sync::Arc;
+
+use futures_util::{
+    future::{FutureExt, ready},
+    stream::{self, BoxStream, SelectAll, StreamExt},
+};
+use lapin::{
+    Channel, Connection,
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    types::{FieldTable, ShortString},
+};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{HANDSHAKE, PULSE, Session, consumer::Inbox, news, part, settle::Hands, shards::Shards, unavailable, wire};
+use crate::queue::{Delivery, QueueError, Settle};
+
+pub(super) struct Consuming {
+    pub(super) hands: Hands,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) shards: Shards,
+    pub(super) prefetch: u16,
+    pub(super) stop: CancellationToken,
+}
+
+impl Session for Consuming {
+    async fn run(&mut self, connection: Connection) {
+        if let Ok(Ok(channel)) = timeout(HANDSHAKE, connection.create_channel()).await {
+            self.hands.open(channel.clone());
+            self.shards.look_afresh();
+            self.inbox.set(|phase| !std::mem::replace(&mut phase.connected, true));
+            self.consume(&connection, &channel).await;
+            self.hands.close();
+            self.inbox.clear();
+            self.inbox.set(|phase| {
+                (phase.connected, phase.subscribed) = (false, false);
+                true
+            });
+        }
+        part(&connection).await;
+    }
+}
+
+impl Consuming {
+    async fn consume(&mut self, connection: &Connection, channel: &Channel) {
+        let mut news = news(connection);
+        let mut pulse = tokio::time::interval(PULSE);
+        let mut phase = self.inbox.phase.subscribe();
+        let mut subscription: Option<Subscription> = None;
+        while connection.status().connected() && channel.status().connected() {
+            let wanted = phase.borrow_and_update().wanted;
+            match (wanted, subscription.take()) {
+                (true, None) => {
+                    // Said before it is so: a pause must wait for the end of what may already have begun.
+                    self.inbox.set(|phase| !std::mem::replace(&mut phase.subscribed, true));
+                    match timeout(HANDSHAKE, self.subscribe(connection, channel)).await {
+                        Ok(Ok(subscribed)) => subscription = Some(subscribed),
+                        Ok(Err(error)) => {
+                            tracing::warn!(cause = error.to_string(), "cannot consume from RabbitMQ");
+                            return;
+                        }
+                        Err(_) => return,
+                    }
+                    continue;
+                }
+                (false, Some(subscription)) => {
+                    let cancelled = timeout(HANDSHAKE, self.unsubscribe(channel, subscription)).await;
+                    let Ok(Ok(())) = cancelled else { return };
+                    self.inbox.set(|phase| std::mem::replace(&mut phase.subscribed, false));
+                    continue;
+                }
+                (_, unchanged) => subscription = unchanged,
+            }
+            tokio::select! {
+                delivery = next(subscription.as_mut()) => match delivery {
+                    Some(Ok(delivery)) => self.arrive(delivery),
+                    // Cancelled by the broker, or the channel is closed: a new session subscribes again.
+                    Some(Err(_)) | None => return,
+                },
+                changed = phase.changed() => if changed.is_err() { return },
+                _ = news.next() => {}
+                _ = pulse.tick() => if subscription.is_some() {
+                    let Ok(Ok(changed)) = timeout(HANDSHAKE, self.shards.look(connection)).await else { return };
+                    // Another program made shards that this one does not know, or a person deleted old ones.
+                    if let Some(subscription) = subscription.take_if(|_| changed) {
+                        let cancelled = timeout(HANDSHAKE, self.unsubscribe(channel, subscription)).await;
+                        let Ok(Ok(())) = cancelled else { return };
+                    }
+                },
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn arrive(&self, delivery: lapin::message::Delivery) {
+        let ticket = self.hands.hold(delivery.delivery_tag);
+        let message = wire::message(&delivery.properties, delivery.data);
+        self.inbox.put(Delivery { message, redelivered: delivery.redelivered, ticket });
+    }
+
+    async fn subscribe(&mut self, connection: &Connection, channel: &Channel) -> lapin::Result<Subscription> {
+        if self.shards.look(connection).await? {
+            tracing::info!(queues = self.shards.names().len(), "takes from the shards of other settings too");
+        }
+        let queues = self.shards.names();
+        let each = self.prefetch / u16::try_from(queues.len()).unwrap_or(u16::MAX);
+        channel.basic_qos(each.max(1), BasicQosOptions::default()).await?;
+        let mut subscription = Subscription { tags: Vec::new(), deliveries: SelectAll::new() };
+        for queue in queues {
+            let options = BasicConsumeOptions::default();
+            let consumer =
+                channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default()).await?;
+            subscription.tags.push(consumer.tag());
+            // The end of one must be seen, or it would be missing silently among the others.
+            subscription.deliveries.push(consumer.map(Some).chain(stream::once(ready(None))).boxed());
+        }
+        Ok(subscription)
+    }
+
+    /// Ends the subscription and gives back what nobody received. The channel stays, for the answers to what was.
+    async fn unsubscribe(&self, channel: &Channel, mut subscription: Subscription) -> Result<(), QueueError> {
+        for tag in subscription.tags {
+            channel.basic_cancel(tag, BasicCancelOptions::default()).await.map_err(unavailable)?;
+        }
+        while let Some(Some(arrived)) = subscription.deliveries.next().now_or_never() {
+            if let Some(Ok(delivery)) = arrived {
+                self.arrive(delivery);
+            }
+        }
+        let unread: Vec<_> = self.inbox.ready().drain(..).map(|delivery| delivery.ticket).collect();
+        self.hands.give_back(&unread).await
+    }
+}
+
+/// The subscriptions to all queues, read as one.
+struct Subscription {
+    tags: Vec<ShortString>,
+    /// `None` where one of them ended.
+    deliveries: SelectAll<BoxStream<'static, Option<lapin::Result<lapin::message::Delivery>>>>,
+}
+
+/// The next delivery; waits for ever without a subscription.
+async fn next(subscription: Option<&mut Subscription>) -> Option<lapin::Result<lapin::message::Delivery>> {
+    match subscription {
+        Some(subscription) => subscription.deliveries.next().await.flatten(),
+        None => std::future::pending().await,
+    }
+}
