@@ -4,7 +4,7 @@
 //! is authentic but wrong is the worker's to judge, since refusing it would make WeChat repeat it for a day and then
 //! drop it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use axum::{
     Router,
@@ -25,11 +25,14 @@ use wxpay_shared::{
 
 pub mod request;
 pub mod verify;
+pub mod kind;
 pub mod reply;
 mod refusal_log;
 
+use kind::Kind;
 use refusal_log::RefusalLog;
 use reply::Refusal;
+use verify::Verified;
 
 /// What the public side needs to run.
 pub struct Ingress {
@@ -57,41 +60,54 @@ impl Ingress {
         let received_at = self.clock.now();
         let merchants = self.merchants.now();
         let notification = request::read(request, &merchants).await?;
-        let api = verify::verify(&notification, route, received_at)?;
+        let Verified { api, kind } = verify::verify(&notification, route, received_at)?;
 
         let id = NotificationId::new(received_at);
         let merchant = notification.merchant.name.clone();
         let envelope = Envelope { id: id.clone(), merchant, api, received_at, body: notification.body };
-        self.publisher.publish(envelope.seal(&self.seal)).await?;
-        Ok(Accepted { id, api })
+        let published_at = Instant::now();
+        let published = self.publisher.publish(envelope.seal(&self.seal)).await;
+        metric::confirmed(published_at.elapsed());
+        published?;
+        Ok(Accepted { id, api, kind })
     }
 
     /// The flow's answer, counted and logged.
     async fn answer(&self, request: Request, route: Api) -> Response {
+        let began = Instant::now();
         let path = request.uri().path().to_owned();
         let merchants = self.merchants.now();
         // A path that names no merchant is the caller's to choose and must not become a label.
         let merchant = request::merchant_of(&path, &merchants).map_or("", |merchant| merchant.name.as_str());
-        match self.accept(request, route).await {
-            Ok(Accepted { id, api }) => {
+        let reply = match self.accept(request, route).await {
+            Ok(Accepted { id, api, kind }) => {
                 tracing::debug!(notification = %id, path, "accepted");
-                metric::notification(merchant, api.code(), "accepted");
+                metric::notification(merchant, api, kind.code(), "accepted");
                 reply::success(api)
             }
             Err(refusal) => {
-                metric::notification(merchant, route.code(), refusal.code());
+                metric::notification(merchant, route, "unknown", refusal.code());
                 self.refusals.log(&path, refusal);
                 reply::failure(route, refusal)
             }
-        }
+        };
+        metric::replied(route, began.elapsed());
+        reply
+    }
+
+    /// The metrics page.
+    fn metrics(&self) -> String {
+        metric::ingress_ready(self.publisher.ready().is_ok());
+        metric::key_expiries(&self.merchants.now());
+        metric::page()
     }
 }
 
 /// A notification that is durable.
 struct Accepted {
     id: NotificationId,
-    /// The protocol in which it came: a v2 refund notice may arrive on the v3 route.
     api: Api,
+    kind: Kind,
 }
 
 /// The public routes.
@@ -114,7 +130,7 @@ pub fn ops_router(ingress: Arc<Ingress>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/metrics", get(async || metric::page()))
+        .route("/metrics", get(async |State(ingress): State<Arc<Ingress>>| ingress.metrics()))
         .with_state(ingress)
 }
 

@@ -17,18 +17,28 @@ use wxpay_shared::{
     },
 };
 
-use crate::{reply::Refusal, request::Notification};
+use crate::{kind::Kind, reply::Refusal, request::Notification};
 
-/// Verifies a notification that came on this route at this time; says in which protocol it came.
+/// What was proved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    /// The protocol in which it came: a v2 refund notice may arrive on the v3 route.
+    pub api: Api,
+    /// What it tells of.
+    pub kind: Kind,
+}
+
+/// Verifies a notification that came on this route at this time.
 ///
 /// # Errors
 /// [`Refusal`]: nobody may act on these bytes.
-pub fn verify(notification: &Notification<'_>, route: Api, now: Timestamp) -> Result<Api, Refusal> {
-    match route {
-        Api::V2 => v2(notification).map(|()| Api::V2),
-        Api::V3 if is_v2_refund(notification) => v2(notification).map(|()| Api::V2),
-        Api::V3 => v3(notification, now).map(|()| Api::V3),
-    }
+pub fn verify(notification: &Notification<'_>, route: Api, now: Timestamp) -> Result<Verified, Refusal> {
+    let (api, kind) = match route {
+        Api::V2 => (Api::V2, v2(notification)?),
+        Api::V3 if is_v2_refund(notification) => (Api::V2, v2(notification)?),
+        Api::V3 => (Api::V3, v3(notification, now)?),
+    };
+    Ok(Verified { api, kind })
 }
 
 /// Refunds that are started in the merchant console come in v2's form, whatever the merchant uses otherwise.
@@ -38,7 +48,7 @@ fn is_v2_refund(notification: &Notification<'_>) -> bool {
         && v2_xml::parse(&notification.body, "xml").is_ok_and(|fields| fields.contains("req_info"))
 }
 
-fn v2(notification: &Notification<'_>) -> Result<(), Refusal> {
+fn v2(notification: &Notification<'_>) -> Result<Kind, Refusal> {
     let merchant = notification.merchant;
     if merchant.v2_keys.is_empty() {
         return Err(Refusal::UnknownMerchant);
@@ -46,7 +56,11 @@ fn v2(notification: &Notification<'_>) -> Result<(), Refusal> {
     let fields = v2_xml::parse(&notification.body, "xml")?;
     // A refund notice has no sign. That opens no hole: a body with req_info never counts as a payment, and one without
     // always needs its sign.
-    if fields.contains("req_info") { v2_refund(&fields, merchant) } else { v2_signed(&fields, merchant) }
+    if fields.contains("req_info") {
+        v2_refund(&fields, merchant).map(|()| Kind::Refund)
+    } else {
+        v2_signed(&fields, merchant).map(|()| Kind::Payment)
+    }
 }
 
 fn v2_signed(fields: &Fields<'_>, merchant: &Merchant) -> Result<(), Refusal> {
@@ -82,9 +96,10 @@ fn v2_refund(fields: &Fields<'_>, merchant: &Merchant) -> Result<(), Refusal> {
     if opens { Ok(()) } else { Err(Refusal::Undecryptable) }
 }
 
-fn v3(notification: &Notification<'_>, now: Timestamp) -> Result<(), Refusal> {
+fn v3(notification: &Notification<'_>, now: Timestamp) -> Result<Kind, Refusal> {
     let keys = notification.merchant.v3.as_ref().ok_or(Refusal::UnknownMerchant)?;
     let headers = V3Headers::read(&notification.headers)?;
     v3_sign::verify(&headers, &notification.body, now, &keys.platform)?;
-    Ok(v3_sign::envelope_shape(&notification.body)?)
+    v3_sign::envelope_shape(&notification.body)?;
+    Ok(Kind::of_v3(&notification.body))
 }

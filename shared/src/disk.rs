@@ -211,12 +211,14 @@ impl Disk {
         }
     }
 
-    /// Bytes on disk. Deleted records give theirs back late or never.
+    /// Bytes that the database takes, and bytes that are free beside it. Deleted records give theirs back late or never.
     ///
     /// # Errors
     /// [`DiskError::Failed`].
-    pub fn size(&self) -> Result<u64, DiskError> {
-        self.db.size_on_disk().map_err(|error| DiskError::Failed(Arc::new(error)))
+    pub async fn space(&self) -> Result<(u64, u64), DiskError> {
+        let disk = self.clone();
+        let look = move || Ok((disk.db.size_on_disk()?, free_bytes(&disk.path)?));
+        self.run(look).await?.map_err(|error: sled::Error| DiskError::Failed(Arc::new(error)))
     }
 
     /// Finishes the jobs at hand, flushes, ends the thread and releases the lock: when this returns, another process may
@@ -316,6 +318,12 @@ impl Flusher {
             self.failure.get_or_init(|| DiskError::Failed(Arc::new(error))).clone()
         })
     }
+}
+
+/// What an ordinary user may still write to the disk that holds this path.
+fn free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Whether anyone has the database open. A database that does not exist yet is free.

@@ -1,26 +1,66 @@
-//! The metrics' names and labels, in one place, and the page that shows them.
+//! The metrics: what is counted where, and the page that shows it in Prometheus' text format.
 //!
-//! Labels are short lists by construction: merchants are configured, event types come from authentic notifications only.
-//! No id is ever a label.
+//! Names and labels are in [`list`]. Labels are short lists by construction: merchants are configured, event types come
+//! from authentic notifications only. No id is ever a label. A histogram's handle is found once, since every request
+//! touches several.
 
-use std::sync::OnceLock;
+use std::{
+    sync::{LazyLock, OnceLock},
+    time::Duration,
+};
 
-use metrics::{counter, gauge};
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics::{Histogram, Label, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::{envelope::Api, merchant::Merchants, queue::Depths};
+
+pub mod list;
+
+use list::Kind;
+
+/// How often the samples of histograms are folded into their buckets; until then each takes eight bytes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+static PAGE: OnceLock<PrometheusHandle> = OnceLock::new();
 
 /// Starts counting. Later calls change nothing.
 pub fn init() {
-    static HANDLE: OnceLock<()> = OnceLock::new();
-    HANDLE.get_or_init(|| {
-        let recorder = PrometheusBuilder::new().build_recorder();
-        PAGE.get_or_init(|| recorder.handle());
+    PAGE.get_or_init(|| {
+        let histograms = list::ALL.into_iter().filter_map(|metric| match metric.kind {
+            Kind::Histogram(bounds) => Some((metric.name, bounds)),
+            Kind::Counter | Kind::Gauge => None,
+        });
+        let builder = histograms.fold(PrometheusBuilder::new(), |builder, (name, bounds)| {
+            let builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds);
+            builder.expect("every histogram in the list has buckets")
+        });
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
         if metrics::set_global_recorder(recorder).is_err() {
             tracing::warn!("another metrics recorder is installed; /metrics stays empty");
         }
+        for metric in list::ALL {
+            match metric.kind {
+                Kind::Counter => describe_counter!(metric.name, metric.help),
+                Kind::Gauge => describe_gauge!(metric.name, metric.help),
+                Kind::Histogram(_) => describe_histogram!(metric.name, metric.help),
+            }
+        }
+        gauge!(list::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        handle
     });
 }
 
-static PAGE: OnceLock<PrometheusHandle> = OnceLock::new();
+/// Keeps the page's memory bounded when nobody reads it. Never returns.
+pub async fn upkeep() {
+    let mut tick = tokio::time::interval(UPKEEP);
+    loop {
+        tick.tick().await;
+        if let Some(page) = PAGE.get() {
+            page.run_upkeep();
+        }
+    }
+}
 
 /// All metrics in Prometheus' text format.
 #[must_use]
@@ -28,28 +68,117 @@ pub fn page() -> String {
     PAGE.get().map(PrometheusHandle::render).unwrap_or_default()
 }
 
-/// A request on a notify route was answered: `result` is `accepted` or the refusal's code.
-pub fn notification(merchant: &str, api: &'static str, result: &'static str) {
-    let labels = [("merchant", merchant.to_owned()), ("api", api.to_owned()), ("result", result.to_owned())];
-    counter!("wxpay_ingress_notifications_total", &labels).increment(1);
+/// A request on a notify route was answered: `result` is `accepted` or the refusal's code; `kind` what it told of, as
+/// far as that is known.
+pub fn notification(merchant: &str, api: Api, kind: &'static str, result: &'static str) {
+    let labels = vec![
+        Label::new("merchant", merchant.to_owned()),
+        Label::from_static_parts("api", api.code()),
+        Label::from_static_parts("kind", kind),
+        Label::from_static_parts("result", result),
+    ];
+    counter!(list::NOTIFICATIONS.name, labels).increment(1);
+}
+
+/// A request on a notify route was answered after this time.
+pub fn replied(api: Api, after: Duration) {
+    static V2: LazyLock<Histogram> = LazyLock::new(|| metrics::histogram!(list::REPLY_SECONDS.name, "api" => "v2"));
+    static V3: LazyLock<Histogram> = LazyLock::new(|| metrics::histogram!(list::REPLY_SECONDS.name, "api" => "v3"));
+    match api {
+        Api::V2 => V2.record(after),
+        Api::V3 => V3.record(after),
+    }
+}
+
+/// A publish was confirmed, or failed, after this time.
+pub fn confirmed(after: Duration) {
+    static HANDLE: LazyLock<Histogram> = LazyLock::new(|| metrics::histogram!(list::CONFIRM_SECONDS.name));
+    HANDLE.record(after);
 }
 
 /// A delivery ended: `reason` is the dead letter's, empty for other outcomes.
 pub fn delivery(outcome: &'static str, reason: &'static str) {
-    counter!("wxpay_worker_deliveries_total", "outcome" => outcome, "reason" => reason).increment(1);
+    counter!(list::DELIVERIES.name, "outcome" => outcome, "reason" => reason).increment(1);
+}
+
+/// A notification took effect this long after ingress had accepted it.
+pub fn applied(age: Duration) {
+    static HANDLE: LazyLock<Histogram> = LazyLock::new(|| metrics::histogram!(list::EVENT_AGE.name));
+    HANDLE.record(age);
+}
+
+/// So many deliveries were handled together, and the oldest of those that were new had waited this long.
+pub fn batch(size: usize, oldest: Option<Duration>) {
+    static HANDLE: LazyLock<Histogram> = LazyLock::new(|| metrics::histogram!(list::BATCH_SIZE.name));
+    HANDLE.record(u32::try_from(size).unwrap_or(u32::MAX));
+    if let Some(oldest) = oldest {
+        gauge!(list::QUEUE_OLDEST.name).set(oldest);
+    }
+}
+
+/// A transaction of the store ended after this time.
+pub fn transaction(succeeded: bool, after: Duration) {
+    static OK: LazyLock<Histogram> = LazyLock::new(|| metrics::histogram!(list::APPLY_SECONDS.name, "result" => "ok"));
+    static ERROR: LazyLock<Histogram> =
+        LazyLock::new(|| metrics::histogram!(list::APPLY_SECONDS.name, "result" => "error"));
+    if succeeded { OK.record(after) } else { ERROR.record(after) }
 }
 
 /// An authentic notification, or a part of one, changes nothing. `kind` is its event type or state.
 pub fn ignored(kind: &str) {
-    counter!("wxpay_worker_ignored_total", "kind" => kind.to_owned()).increment(1);
+    counter!(list::IGNORED.name, "kind" => kind.to_owned()).increment(1);
+}
+
+/// Whether ingress is ready.
+pub fn ingress_ready(ready: bool) {
+    gauge!(list::INGRESS_READY.name).set(u8::from(ready));
+}
+
+/// Whether the worker is ready.
+pub fn worker_ready(ready: bool) {
+    gauge!(list::WORKER_READY.name).set(u8::from(ready));
 }
 
 /// Whether the worker takes deliveries: 0 while its store is away.
 pub fn gate_open(open: bool) {
-    gauge!("wxpay_worker_gate_open").set(if open { 1.0 } else { 0.0 });
+    gauge!(list::GATE_OPEN.name).set(u8::from(open));
+}
+
+/// How many messages are where.
+pub fn depths(depths: &Depths) {
+    for (queue, messages) in [("notify", depths.notify), ("retry", depths.retry), ("dead", depths.dead)] {
+        gauge!(list::QUEUE_MESSAGES.name, "queue" => queue).set(number(messages));
+    }
+    if depths.notify == 0 {
+        gauge!(list::QUEUE_OLDEST.name).set(0);
+    }
+}
+
+/// Bytes that the embedded database takes, and that are free on its disk.
+pub fn data_dir(size: u64, free: u64) {
+    gauge!(list::DATA_BYTES.name).set(number(size));
+    gauge!(list::DATA_FREE.name).set(number(free));
+}
+
+/// When the merchants' platform certificates expire.
+pub fn key_expiries(merchants: &Merchants) {
+    for merchant in merchants.iter() {
+        let Some(keys) = &merchant.v3 else { continue };
+        let last = keys.platform.expiries().map(|(_, last)| last).reduce(|one, other| Some(one?.max(other?)));
+        if let Some(Some(last)) = last {
+            let gauge = gauge!(list::KEY_EXPIRY.name, "merchant" => merchant.name.as_str().to_owned());
+            gauge.set(number(u64::try_from(last.as_second()).unwrap_or(0)));
+        }
+    }
 }
 
 /// The key files were read again.
 pub fn keys_reloaded(usable: bool) {
-    counter!("wxpay_key_reloads_total", "result" => if usable { "replaced" } else { "kept_old" }).increment(1);
+    counter!(list::KEY_RELOADS.name, "result" => if usable { "replaced" } else { "kept_old" }).increment(1);
+}
+
+/// A count as the page's format has it: exact up to 2^53.
+#[expect(clippy::cast_precision_loss, reason = "no count of ours comes near 2^53")]
+fn number(count: u64) -> f64 {
+    count as f64
 }

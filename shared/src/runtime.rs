@@ -38,13 +38,14 @@ pub fn init_logging(default_filter: &str) {
     }
 }
 
-/// What every program does before anything else: starts logging and counting, and proves its cryptography.
+/// What every program does before anything else, in its runtime: starts logging and counting, and proves its cryptography.
 ///
 /// # Errors
 /// Where an algorithm computes something else than its known answer: the program must not go on.
 pub fn start(default_filter: &str) -> anyhow::Result<()> {
     init_logging(default_filter);
     metric::init();
+    tokio::spawn(metric::upkeep());
     self_test::self_test().map_err(|algorithm| anyhow::anyhow!("the cryptography is broken: {algorithm}"))
 }
 

@@ -76,12 +76,12 @@ impl Settled {
         forgotten
     }
 
-    /// Bytes on disk of the whole database.
+    /// Bytes on disk of the whole database, and bytes that are free beside it.
     ///
     /// # Errors
     /// [`DiskError`].
-    pub fn size(&self) -> Result<u64, DiskError> {
-        self.disk.size()
+    pub async fn space(&self) -> Result<(u64, u64), DiskError> {
+        self.disk.space().await
     }
 }
 

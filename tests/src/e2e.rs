@@ -37,4 +37,6 @@ mod example;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod metrics;
+#[cfg(test)]
 mod tidy;

@@ -119,7 +119,8 @@ async fn other_events_are_acknowledged_and_counted_by_type() {
     let page = pair.client.get(pair.admin_url("/metrics")).send().await.unwrap().text().await.unwrap();
     assert!(page.contains("wxpay_worker_ignored_total{kind=\"COUPON.USE\"} 2"), "{page}");
     let page = pair.client.get(pair.ops_url("/metrics")).send().await.unwrap().text().await.unwrap();
-    let probes = "wxpay_ingress_notifications_total{merchant=\"shop\",api=\"v3\",result=\"signature_probe\"} 1";
+    let probes =
+        "wxpay_ingress_notifications_total{merchant=\"shop\",api=\"v3\",kind=\"unknown\",result=\"signature_probe\"} 1";
     assert!(page.contains(probes), "{page}");
 }
 

@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use secrecy::{ExposeSecret, SecretString};
-use wxpay_shared::{admin::Problem, metric, queue::QueueError, store::StoreError};
+use wxpay_shared::{admin::Problem, queue::QueueError, store::StoreError};
 
 use crate::Worker;
 
@@ -37,7 +37,7 @@ pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .route("/metrics", get(async || metric::page()))
+        .route("/metrics", get(async |State(worker): State<Arc<Worker>>| worker.metrics()))
         .merge(api)
         .fallback(async || Failure::new(StatusCode::NOT_FOUND, "no such path"))
         .with_state(worker)

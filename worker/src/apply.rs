@@ -3,11 +3,12 @@
 //! A transaction that failed for a reason of the moment is tried again here for a short while. A batch that keeps
 //! failing is tried one by one, so that one bad event harms no neighbour.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backoff::{Error as Backoff, ExponentialBackoff, ExponentialBackoffBuilder};
 use wxpay_shared::{
     event::Event,
+    metric,
     store::{Applied, Store, StoreError},
 };
 
@@ -45,7 +46,10 @@ async fn patiently(store: &dyn Store, events: &[Event]) -> Result<Vec<Applied>, 
         .with_max_elapsed_time(Some(PATIENCE))
         .build();
     backoff::future::retry(policy, async || {
-        store.apply(events).await.map_err(|error| match error {
+        let began = Instant::now();
+        let applied = store.apply(events).await;
+        metric::transaction(applied.is_ok(), began.elapsed());
+        applied.map_err(|error| match error {
             StoreError::Transient(_) => Backoff::transient(error),
             StoreError::Unavailable(_) | StoreError::Corrupt(_) => Backoff::permanent(error),
         })

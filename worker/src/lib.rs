@@ -26,6 +26,7 @@ pub mod dedup;
 pub mod apply;
 pub mod settle;
 pub mod gate;
+mod observe;
 pub mod admin;
 
 use gate::Gate;
@@ -119,6 +120,7 @@ impl Worker {
             () = shutdown.cancelled() => {}
             () = work => {}
             () = Arc::clone(&self).forget() => {}
+            () = Arc::clone(&self).observe() => {}
         }
         self.parts.consumer.pause().await;
         tasks.close();

@@ -52,12 +52,15 @@ impl Ending {
         })
     }
 
+    /// The least weight of what did not end well.
+    const RETRY: u8 = 3;
+
     const fn weight(&self) -> u8 {
         match self {
             Self::Ignored => 0,
             Self::Duplicate => 1,
             Self::Applied => 2,
-            Self::Retry(_) => 3,
+            Self::Retry(_) => Self::RETRY,
             Self::Dead(_) => 4,
         }
     }
@@ -98,6 +101,7 @@ impl Ending {
 impl Worker {
     /// Settles a batch.
     pub(crate) async fn settle(&self, home: &dyn Settle, deliveries: Vec<Delivery>, endings: Vec<Ending>) {
+        self.measure(&deliveries, &endings);
         let mut done = Vec::with_capacity(deliveries.len());
         let mut parked = Vec::new();
         for (mut delivery, ending) in deliveries.into_iter().zip(endings) {
@@ -115,6 +119,25 @@ impl Worker {
         for (delivery, next) in parked {
             self.park(home, &delivery, next).await;
         }
+    }
+
+    /// How long the deliveries had waited since ingress accepted them. What could not be opened may claim any time.
+    fn measure(&self, deliveries: &[Delivery], endings: &[Ending]) {
+        let now = self.parts.clock.now();
+        let age = |delivery: &Delivery| {
+            let received_at = delivery.message.claimed_received_at()?;
+            Duration::try_from(now.duration_since(received_at)).ok()
+        };
+        let mut oldest = None;
+        for (delivery, ending) in deliveries.iter().zip(endings).filter(|(_, ending)| ending.weight() < Ending::RETRY) {
+            let age = age(delivery);
+            // What comes back from a retry tier did not wait for a worker all the time.
+            oldest = oldest.max(age.filter(|_| delivery.message.log.attempts == 0));
+            if let (Ending::Applied, Some(age)) = (ending, age) {
+                metric::applied(age);
+            }
+        }
+        metric::batch(deliveries.len(), oldest);
     }
 
     /// Where a delivery goes after this ending, its log brought up to date.

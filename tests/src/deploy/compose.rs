@@ -178,7 +178,7 @@ fn the_ports_are_those_of_the_programs() {
     assert_public("ingress.listen", ingress.ingress.listen, default.ingress.listen);
     assert_eq!(texts(&compose.service("ingress")["ports"]), ["8080:8080"]);
     assert_eq!(default.ingress.listen.port(), 8080);
-    assert!(ingress.ingress.ops_listen.ip().is_loopback());
+    assert_public("ingress.ops_listen", ingress.ingress.ops_listen, default.ingress.ops_listen);
     let (_secrets, worker) = compose.config("worker", "postgres");
     assert_public("worker.admin_listen", worker.worker.admin_listen, default.worker.admin_listen);
     assert!(worker.admin_token().unwrap().is_some());
