@@ -225,6 +225,12 @@ pub enum QueueError {
         /// What the broker says about it.
         detail: String,
     },
+    /// Another worker consumes, and this one may not do so beside it.
+    #[error(
+        "the embedded store serves one worker, and another one is connected to this RabbitMQ: stop the other worker, or \
+         give all of them one SQL store (postgres://… or mysql://…)"
+    )]
+    NotAlone,
     /// The queue's URL cannot be read. It is not shown, for a password may be in it.
     #[error("the queue's url is not an amqp:// or amqps:// url")]
     BadUrl,

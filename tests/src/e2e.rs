@@ -11,6 +11,8 @@ mod rabbit_faults;
 #[cfg(test)]
 mod shards;
 #[cfg(test)]
+mod only_worker;
+#[cfg(test)]
 mod store_contract;
 #[cfg(test)]
 mod sql_store;

@@ -5,11 +5,14 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use clap::Parser;
 use wxpay_shared::{
     clock::{Clock, SystemClock},
-    config::Config,
+    config::{Config, ConfigError},
     disk::Disk,
     http,
     merchant::{LiveMerchants, Merchants},
-    queue::rabbit::{RabbitConsumer, RabbitDeadLetters},
+    queue::{
+        QueueError,
+        rabbit::{RabbitConsumer, RabbitDeadLetters},
+    },
     reload, runtime,
     settled::Settled,
     store::{self, open::Home},
@@ -53,7 +56,11 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let merchants = Arc::new(LiveMerchants::new(merchants));
     let shutdown = runtime::shutdown_token()?;
     reload::watch(arguments.config, Arc::clone(&merchants), shutdown.clone())?;
-    let consumer = Arc::new(RabbitConsumer::start(url.clone(), config.queue_settings()));
+    let start = match home {
+        Home::Embedded => RabbitConsumer::start_alone,
+        Home::Postgres | Home::Mysql => RabbitConsumer::start,
+    };
+    let consumer = Arc::new(start(url.clone(), config.queue_settings()));
     let dead_letters = Arc::new(RabbitDeadLetters::new(url, config.queue_settings()));
     let worker = Worker::new(Parts {
         consumer: Arc::clone(&consumer) as _,
@@ -73,7 +80,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let result = tokio::select! {
         () = serving => Ok(()),
-        error = consumer.fatal() => Err(error.into()),
+        error = consumer.fatal() => Err(unusable(error)),
         error = store.fatal() => Err(anyhow::Error::from_boxed(error).context("store.url")),
         error = disk.failed() => Err(error.into()),
     };
@@ -82,4 +89,17 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     drop(store);
     disk.close().await?;
     result
+}
+
+/// That a worker must be the only one follows from its store's setting, and another setting is the way out.
+fn unusable(error: QueueError) -> anyhow::Error {
+    match error {
+        QueueError::NotAlone => ConfigError::new("store.url", error).into(),
+        QueueError::Busy
+        | QueueError::Unavailable(_)
+        | QueueError::Park(_)
+        | QueueError::Mismatch { .. }
+        | QueueError::BadUrl
+        | QueueError::Closed => error.into(),
+    }
 }

@@ -5,6 +5,7 @@
 //! new session. So there is one way to come up, at the start and at any time after, and the process outlives any outage.
 //! Only a topology that contradicts ours is final ([`QueueError::Mismatch`]).
 
+mod alone;
 mod confirms;
 mod consumer;
 mod consuming;
@@ -60,8 +61,9 @@ impl Broker {
 
 /// What is done with a connection while it lives.
 trait Session: Send {
-    /// Returns when the connection is of no use any more, or when the program stops.
-    fn run(&mut self, connection: Connection) -> impl Future<Output = ()> + Send;
+    /// Returns when the connection is of no use any more, or when the program stops; with an end where no further
+    /// connection is of use.
+    fn run(&mut self, connection: Connection) -> impl Future<Output = Option<End>> + Send;
 }
 
 /// Runs a session on one connection after another until `stop`, or until trying again is of no use.
@@ -84,7 +86,9 @@ async fn supervise(broker: &Broker, stop: &CancellationToken, session: &mut impl
                 tracing::info!(role = broker.role, "connected to RabbitMQ");
                 delays.reset();
                 away = false;
-                session.run(connection).await;
+                if let Some(end) = session.run(connection).await {
+                    return end;
+                }
                 if !stop.is_cancelled() {
                     tracing::warn!(role = broker.role, "lost the connection to RabbitMQ, connecting again");
                     away = true;
@@ -115,14 +119,21 @@ async fn supervise(broker: &Broker, stop: &CancellationToken, session: &mut impl
 enum End {
     Closed,
     BadUrl,
+    NotAlone,
     Mismatch { queue: String, detail: String },
 }
 
 impl End {
+    /// Whether it came by itself, and whoever started this must know.
+    fn is_fatal(&self) -> bool {
+        !matches!(self, Self::Closed)
+    }
+
     fn error(&self) -> QueueError {
         match self {
             Self::Closed => QueueError::Closed,
             Self::BadUrl => QueueError::BadUrl,
+            Self::NotAlone => QueueError::NotAlone,
             Self::Mismatch { queue, detail } => QueueError::Mismatch { queue: queue.clone(), detail: detail.clone() },
         }
     }
@@ -142,6 +153,7 @@ async fn part(connection: &Connection) {
 }
 
 const NOT_FOUND: u16 = 404;
+const RESOURCE_LOCKED: u16 = 405;
 
 /// The AMQP reply code that the broker gave.
 fn code(error: &lapin::Error) -> Option<u16> {

@@ -27,6 +27,8 @@ pub const DEAD: &str = "wxpay.notify.dead";
 pub const READER: &str = "wxpay.notify.dead.reader";
 /// Shards into which the queue may be split: each is a queue with a log of its own on the broker.
 pub const SHARDS_MAX: u16 = 256;
+/// Exists while a worker consumes that tolerates no other, and belongs to the connection on which it does.
+pub const ONLY_WORKER: &str = "wxpay.notify.worker";
 /// Deliveries without an answer after which the broker itself declares a message dead: workers die while they hold it.
 pub const DELIVERY_LIMIT: i64 = 20;
 

@@ -15,7 +15,9 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{Broker, End, RabbitPublisher, consuming::Consuming, settle::Hands, shards::Shards, supervise};
+use super::{
+    Broker, End, RabbitPublisher, alone::Alone, consuming::Consuming, settle::Hands, shards::Shards, supervise,
+};
 use crate::queue::{Consumer, Delivery, Home, QueueError, QueueSettings, Settle, Ticket};
 
 /// How long [`RabbitConsumer::close`] and `pause` wait for the broker.
@@ -35,6 +37,17 @@ impl RabbitConsumer {
     /// Starts connecting in the background, in the runtime of the caller. Messages are taken from the first `receive` on.
     #[must_use]
     pub fn start(url: SecretString, settings: QueueSettings) -> Self {
+        Self::start_with(url, settings, None)
+    }
+
+    /// [`RabbitConsumer::start`] for a worker that must be the only one on its broker. Where another one is, and stays,
+    /// this one ends as [`QueueError::NotAlone`]; it never takes a message beside it.
+    #[must_use]
+    pub fn start_alone(url: SecretString, settings: QueueSettings) -> Self {
+        Self::start_with(url, settings, Some(Alone::default()))
+    }
+
+    fn start_with(url: SecretString, settings: QueueSettings, alone: Option<Alone>) -> Self {
         let parking = RabbitPublisher::start_as(url.clone(), settings.clone(), "parking");
         let parking = Arc::new(parking);
         let hands = Hands::new(Arc::clone(&parking), settings.clone());
@@ -44,6 +57,7 @@ impl RabbitConsumer {
             hands: hands.clone(),
             inbox: Arc::clone(&inbox),
             shards: Shards::taken(&settings),
+            alone,
             prefetch: settings.prefetch.max(1),
             stop: stop.clone(),
         };
@@ -57,11 +71,12 @@ impl RabbitConsumer {
         Self { hands, parking, inbox, task: Mutex::new(Some(task)), stop, _stop_on_drop }
     }
 
-    /// Returns when this consumer will never work: when the topology on the broker contradicts ours, or the URL is none.
+    /// Returns when this consumer will never work: when the topology on the broker contradicts ours, the URL is none, or
+    /// it must be alone and is not.
     /// `receive` answers the same error meanwhile.
     pub async fn fatal(&self) -> QueueError {
         let mut phase = self.inbox.phase.subscribe();
-        let over = phase.wait_for(|phase| matches!(phase.end, Some(End::BadUrl | End::Mismatch { .. }))).await;
+        let over = phase.wait_for(|phase| phase.end.as_ref().is_some_and(End::is_fatal)).await;
         match over.as_deref() {
             Ok(Phase { end: Some(end), .. }) => end.error(),
             Ok(_) | Err(_) => std::future::pending().await,

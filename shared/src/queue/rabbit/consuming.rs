@@ -17,19 +17,35 @@ use lapin::{
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{HANDSHAKE, PULSE, Session, consumer::Inbox, news, part, settle::Hands, shards::Shards, unavailable, wire};
+use super::{
+    End, HANDSHAKE, PULSE, Session, alone::Alone, consumer::Inbox, news, part, settle::Hands, shards::Shards,
+    unavailable, wire,
+};
 use crate::queue::{Delivery, QueueError, Settle};
 
 pub(super) struct Consuming {
     pub(super) hands: Hands,
     pub(super) inbox: Arc<Inbox>,
     pub(super) shards: Shards,
+    /// For a worker that must be the only one.
+    pub(super) alone: Option<Alone>,
     pub(super) prefetch: u16,
     pub(super) stop: CancellationToken,
 }
 
 impl Session for Consuming {
-    async fn run(&mut self, connection: Connection) {
+    async fn run(&mut self, connection: Connection) -> Option<End> {
+        let refused = match &mut self.alone {
+            None => None,
+            Some(alone) => tokio::select! {
+                locked = alone.lock(&connection) => locked.err(),
+                () = self.stop.cancelled() => Some(QueueError::Closed),
+            },
+        };
+        if let Some(refused) = refused {
+            part(&connection).await;
+            return matches!(refused, QueueError::NotAlone).then_some(End::NotAlone);
+        }
         if let Ok(Ok(channel)) = timeout(HANDSHAKE, connection.create_channel()).await {
             self.hands.open(channel.clone());
             self.shards.look_afresh();
@@ -43,6 +59,7 @@ impl Session for Consuming {
             });
         }
         part(&connection).await;
+        None
     }
 }
 

@@ -12,7 +12,9 @@ use lapin::{
 use secrecy::SecretString;
 use tokio::{sync::Mutex, time::timeout};
 
-use super::{Broker, NOT_FOUND, RabbitPublisher, code, part, settle::Hands, shards::Shards, unavailable, wire};
+use super::{
+    Broker, NOT_FOUND, RESOURCE_LOCKED, RabbitPublisher, code, part, settle::Hands, shards::Shards, unavailable, wire,
+};
 use crate::queue::{
     DeadLetters, Delivery, Depths, Desk, Home, QueueError, QueueSettings, Settle, ShardDepth, Ticket, topology,
 };
@@ -21,7 +23,6 @@ use crate::queue::{
 const LETTER: Duration = Duration::from_secs(10);
 /// How long the opening and the closing wait for the broker.
 const PATIENCE: Duration = Duration::from_secs(5);
-const RESOURCE_LOCKED: u16 = 405;
 
 /// The dead letters on RabbitMQ. Connects when it is asked for something, and keeps the connection.
 pub struct RabbitDeadLetters {

@@ -119,7 +119,7 @@ impl RabbitPublisher {
     /// `publish` answers [`PublishError::NotConnected`] meanwhile.
     pub async fn fatal(&self) -> QueueError {
         let mut link = self.link.clone();
-        let over = link.wait_for(|link| matches!(link, Link::Over(End::BadUrl | End::Mismatch { .. }))).await;
+        let over = link.wait_for(|link| matches!(link, Link::Over(end) if end.is_fatal())).await;
         match over.as_deref() {
             Ok(Link::Over(end)) => end.error(),
             Ok(Link::Down | Link::Up { .. }) | Err(_) => std::future::pending().await,
@@ -144,7 +144,7 @@ impl RabbitPublisher {
             Link::Up { status, .. } if status.blocked() => Err(PublishError::Blocked),
             Link::Up { jobs, status } if status.connected() => Ok(jobs.clone()),
             Link::Over(End::Closed) => Err(PublishError::Closed),
-            Link::Up { .. } | Link::Down | Link::Over(End::BadUrl | End::Mismatch { .. }) => {
+            Link::Up { .. } | Link::Down | Link::Over(End::BadUrl | End::NotAlone | End::Mismatch { .. }) => {
                 Err(PublishError::NotConnected)
             }
         }
@@ -175,7 +175,7 @@ struct Publishing {
 }
 
 impl Session for Publishing {
-    async fn run(&mut self, connection: Connection) {
+    async fn run(&mut self, connection: Connection) -> Option<End> {
         if let Ok(Ok(channel)) = timeout(HANDSHAKE, confirming(&connection)).await {
             let (jobs, inbox) = mpsc::channel(self.in_flight);
             self.link.send_replace(Link::Up { jobs, status: connection.status().clone() });
@@ -185,6 +185,7 @@ impl Session for Publishing {
             self.link.send_replace(Link::Down);
         }
         part(&connection).await;
+        None
     }
 }
 
