@@ -4,7 +4,7 @@
 //! the next one has it for certain, so a crash between the two steps makes a copy and never a loss. What is promised
 //! here is checked for both homes by one suite (`tests/src/queue_contract.rs`).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -93,7 +93,17 @@ pub trait Consumer: Settle {
 
     /// Whether messages would come at present.
     fn connected(&self) -> bool;
+
+    /// Moves those messages of the retry tiers that are wanted back to the workers, before their time; how many. The
+    /// others keep their time. A crash meanwhile may leave a copy. On one broker one release runs at a time.
+    ///
+    /// # Errors
+    /// [`QueueError`]: some may have been moved, and the others come at their time.
+    async fn release(&self, wanted: Wanted) -> Result<usize, QueueError>;
 }
+
+/// Says which messages are wanted. Must not panic.
+pub type Wanted = Arc<dyn Fn(&Message) -> bool + Send + Sync>;
 
 /// What can become of a message.
 #[async_trait]

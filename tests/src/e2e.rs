@@ -13,6 +13,8 @@ mod shards;
 #[cfg(test)]
 mod only_worker;
 #[cfg(test)]
+mod waiting_orders;
+#[cfg(test)]
 mod store_contract;
 #[cfg(test)]
 mod sql_store;

@@ -90,7 +90,7 @@ async fn a_worker_that_lost_the_lock_takes_nothing_until_it_has_it_again() {
     });
     let connection_name = r#"lists:keyfind(<<"connection_name">>, 1, proplists:get_value(client_properties, rabbit_reader:info(P, [client_properties])))"#;
     node.ctl(&["eval", &format!(
-        r#"[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections(), element(3, {connection_name}) =:= <<"wxpay consumer">>]."#
+        r#"[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections(), {connection_name} =:= {{<<"connection_name">>, longstr, <<"wxpay consumer">>}}]."#
     )]);
     let other = timeout(PATIENCE, taking).await.expect("the lock was free for a moment").unwrap();
 

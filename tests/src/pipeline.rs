@@ -1,9 +1,9 @@
 //! The real pair on a real RabbitMQ, at work: replies, repeats, dead letters and their replay, workers that die.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, process::Command, sync::Arc, time::Duration};
 
 use wxpay_shared::{
-    admin::{Discarded, ReplayOutcome, Replayed},
+    admin::{Discarded, OrderView, ReplayOutcome, Replayed},
     order::OrderState,
     reason::Reason,
     wechat::v2_sign::SignType,
@@ -11,7 +11,7 @@ use wxpay_shared::{
 
 use crate::harness::{
     notice::Notice,
-    pair::{DEADLINE, Pair},
+    pair::{DEADLINE, Pair, binary},
     rabbitmq::{self, Node},
     wait_until,
 };
@@ -149,6 +149,35 @@ async fn an_order_that_registers_late_is_paid_by_a_retry() {
     wait_until("it is paid", DEADLINE, async || pair.order("shop", "SOON").await.state == OrderState::Paid).await;
     pair.settled(node, &host).await;
     assert_eq!(pair.dead_letters().await.matching, 0);
+}
+
+/// Finance must find money that came where none was due, and needs no queue for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn money_that_was_not_due_is_on_its_order_as_well_as_in_a_dead_letter() {
+    let (node, host, pair) = pair().await;
+    pair.register("shop", "TWICE", 500, "u").await;
+    pair.register("shop", "CLOSED", 700, "u").await;
+    let closed = pair.client.post(pair.admin_url("/orders/shop/CLOSED/close")).send().await.unwrap();
+    assert_eq!(closed.status(), 200);
+    let again = Notice { transaction_id: "43TWICE".to_owned(), ..Notice::new("TWICE", 500) };
+    for notice in [Notice::new("TWICE", 500), again, Notice::new("CLOSED", 700)] {
+        assert_eq!(pair.post("shop", notice.xml("n")).await.1, SUCCESS);
+    }
+    pair.settled(node, &host).await;
+    let by_reason = [("paid_after_close".to_owned(), 1), ("surplus_payment".to_owned(), 1)];
+    assert_eq!(pair.dead_letters().await.by_reason, BTreeMap::from(by_reason));
+    for (order, received, reason) in [("TWICE", 1_000, Reason::SurplusPayment), ("CLOSED", 700, Reason::PaidAfterClose)]
+    {
+        let show = |more: &[&str]| {
+            let mut command = Command::new(binary("wxpayctl"));
+            command.args(["orders", "show", "shop", order, "--admin", &pair.admin_url("")]).args(more);
+            String::from_utf8(command.output().unwrap().stdout).unwrap()
+        };
+        let view: OrderView = serde_json::from_str(&show(&["--json"])).unwrap();
+        let rejected = view.payments.iter().filter_map(|payment| Some(payment.rejection.as_ref()?.reason));
+        assert_eq!((view.received.get(), rejected.collect::<Vec<_>>()), (received, vec![reason]));
+        assert!(show(&[]).contains(reason.code()), "{}", show(&[]));
+    }
 }
 
 /// The load goes on while the worker is killed without warning three times; ingress does not notice.

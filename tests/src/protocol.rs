@@ -24,7 +24,7 @@ async fn pair() -> (&'static Node, String, Pair) {
     (node, host, pair)
 }
 
-async fn post_v3(pair: &Pair, merchant: &str, signed: &Signed) -> (u16, String) {
+pub(crate) async fn post_v3(pair: &Pair, merchant: &str, signed: &Signed) -> (u16, String) {
     let url = pair.notify_url(merchant).replace("/v2/", "/v3/");
     let request =
         signed.headers.iter().fold(pair.client.post(url), |request, (name, value)| request.header(*name, value));

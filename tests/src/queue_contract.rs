@@ -11,7 +11,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::time::timeout;
 use wxpay_shared::{
-    queue::{Consumer, DeadLetters, Home as Where, Publisher, QueueError},
+    queue::{Consumer, DeadLetters, Home as Where, Publisher, QueueError, Wanted},
     reason::{Reason, Rejection},
 };
 
@@ -26,6 +26,8 @@ pub(crate) use steps::*;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const SHORT: Duration = Duration::from_millis(300);
 pub(crate) const LONG: Duration = Duration::from_secs(1);
+pub(crate) const LATER: Duration = Duration::from_secs(8);
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 
 /// One home of the queue, opened with [`settings`], empty at first.
 #[async_trait]
@@ -114,6 +116,56 @@ async fn a_retried_message_comes_back_after_its_own_delay(home: impl Home) {
     assert!(started.elapsed() >= LONG);
     order.reverse();
     assert_eq!([&short[0].message, &long[0].message], [&order[0], &order[1]]);
+}
+
+async fn what_is_wanted_comes_before_its_time(home: impl Home) {
+    publish(&home, 0..60).await;
+    let consumer = home.consumer().await;
+    park_all(&*consumer, 60, 3).await;
+    let wanted = [message(7), message(41)].map(|message| failed(&message));
+    let ids = wanted.clone().map(|message| message.id);
+    let wants: Wanted = Arc::new(move |message| ids.contains(&message.id));
+    assert_eq!(consumer.release(Arc::clone(&wants)).await.unwrap(), 2);
+    let released = take(&*consumer, 2).await;
+    assert_eq!(messages(&released), wanted);
+    ack(&*consumer, &released).await;
+    assert_eq!(consumer.release(wants).await.unwrap(), 0);
+    let letters = home.dead_letters().await;
+    wait_until("the others wait", PATIENCE, || async { letters.depths().await.unwrap().retry == 58 }).await;
+}
+
+/// More than twenty times, after which RabbitMQ 4 would take a message out of a queue without a limit of its own.
+async fn what_is_not_wanted_keeps_its_time_and_its_place(home: impl Home) {
+    publish(&home, 0..40).await;
+    let consumer = home.consumer().await;
+    let started = Instant::now();
+    let parked = park_all(&*consumer, 40, 2).await;
+    for _ in 0..22 {
+        assert_eq!(consumer.release(Arc::new(|_| false)).await.unwrap(), 0);
+    }
+    assert!(timeout(Duration::ZERO, consumer.receive(1)).await.is_err() || started.elapsed() >= LATER);
+    let mut back = Vec::new();
+    while back.len() < parked.len() {
+        let deliveries = take(&*consumer, 1).await;
+        assert!(started.elapsed() >= LATER);
+        back.extend(deliveries.iter().map(|delivery| delivery.message.id.clone()));
+        ack(&*consumer, &deliveries).await;
+    }
+    assert_eq!(back, parked);
+}
+
+/// Each holds messages that the other one must see.
+async fn releases_at_the_same_time_find_everything(home: impl Home) {
+    publish(&home, 0..30).await;
+    let (one, other) = (home.consumer().await, home.consumer().await);
+    park_all(&*one, 30, 3).await;
+    wait_until("both are connected", PATIENCE, || async { one.connected() && other.connected() }).await;
+    let wants = |numbers: std::ops::Range<usize>| -> Wanted {
+        let ids: BTreeSet<_> = numbers.map(|number| message(number).id).collect();
+        Arc::new(move |message| ids.contains(&message.id))
+    };
+    let released = tokio::join!(one.release(wants(0..15)), other.release(wants(15..30)));
+    assert_eq!((released.0.unwrap(), released.1.unwrap()), (15, 15));
 }
 
 async fn a_dead_letter_keeps_id_headers_body_and_log(mut home: impl Home) {
@@ -264,6 +316,9 @@ macro_rules! contract {
                 a_message_without_an_answer_comes_again
                 what_is_given_back_comes_again_untouched
                 a_retried_message_comes_back_after_its_own_delay
+                what_is_wanted_comes_before_its_time
+                what_is_not_wanted_keeps_its_time_and_its_place
+                releases_at_the_same_time_find_everything
                 the_dead_letters_have_one_reader_at_a_time
                 a_letter_stays_until_it_is_settled
                 a_letter_that_dies_again_replaces_itself

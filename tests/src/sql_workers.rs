@@ -14,7 +14,7 @@ use crate::{
     store_contract::sql::fresh_schema,
 };
 
-fn with_store(pair: &Pair, url: &str) {
+pub(crate) fn with_store(pair: &Pair, url: &str) {
     let config = fs::read_to_string(pair.config_file()).unwrap();
     fs::write(pair.config_file(), format!("{config}[store]\nurl = \"{url}\"\n")).unwrap();
 }

@@ -27,10 +27,12 @@ pub mod apply;
 pub mod settle;
 pub mod gate;
 mod observe;
+pub mod release;
 pub mod admin;
 
 use gate::Gate;
 use open::Opened;
+use release::Registrations;
 use settle::Ending;
 
 /// What a worker works with.
@@ -87,13 +89,14 @@ impl Settings {
 pub struct Worker {
     parts: Parts,
     gate: Gate,
+    registrations: Registrations,
 }
 
 impl Worker {
     /// A worker of these parts, at rest.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts, gate: Gate::default() })
+        Arc::new(Self { parts, gate: Gate::default(), registrations: Registrations::default() })
     }
 
     /// Works until the token fires; then settles what it has in hand, within [`FINISH_BUDGET`].
@@ -121,6 +124,7 @@ impl Worker {
             () = work => {}
             () = Arc::clone(&self).forget() => {}
             () = Arc::clone(&self).observe() => {}
+            () = Arc::clone(&self).release() => {}
         }
         self.parts.consumer.pause().await;
         tasks.close();

@@ -32,8 +32,7 @@ impl Worker {
     /// The events in a message: none where it is authentic and changes nothing.
     pub(crate) fn open(&self, message: &Message, merchants: &Merchants) -> Opened {
         let mut opened = Opened::default();
-        let outcomes = Envelope::open(message, &self.parts.seal).and_then(|envelope| outcomes(&envelope, merchants));
-        for outcome in outcomes.unwrap_or_else(|rejection| vec![Outcome::Rejected(rejection)]) {
+        for outcome in self.read(message, merchants) {
             match outcome {
                 Outcome::Fact(fact) => opened.events.push(Event { notification: message.id.clone(), fact }),
                 Outcome::Ignored(ignored) => {
@@ -46,6 +45,12 @@ impl Worker {
             }
         }
         opened
+    }
+
+    /// What a message says.
+    pub(crate) fn read(&self, message: &Message, merchants: &Merchants) -> Vec<Outcome> {
+        let outcomes = Envelope::open(message, &self.parts.seal).and_then(|envelope| outcomes(&envelope, merchants));
+        outcomes.unwrap_or_else(|rejection| vec![Outcome::Rejected(rejection)])
     }
 }
 

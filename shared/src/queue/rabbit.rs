@@ -11,6 +11,7 @@ mod consumer;
 mod consuming;
 mod desk;
 mod publisher;
+mod release;
 mod settle;
 mod shards;
 mod wire;
@@ -19,7 +20,10 @@ use std::{future::Future, time::Duration};
 
 use backoff::{ExponentialBackoff, backoff::Backoff};
 use futures_util::stream::{BoxStream, StreamExt};
-use lapin::{Connection, ConnectionProperties, ErrorKind, Event, uri::AMQPUri};
+use lapin::{
+    Channel, Connection, ConnectionProperties, ErrorKind, Event, Queue, options::QueueDeclareOptions,
+    types::FieldTable, uri::AMQPUri,
+};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -154,6 +158,16 @@ async fn part(connection: &Connection) {
 
 const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
+
+/// How many messages in the queue nobody holds.
+async fn ready(channel: &Channel, queue: &str) -> lapin::Result<u64> {
+    Ok(inspect(channel, queue).await?.message_count().into())
+}
+
+async fn inspect(channel: &Channel, queue: &str) -> lapin::Result<Queue> {
+    let passive = QueueDeclareOptions::durable().passive();
+    channel.queue_declare(queue.into(), passive, FieldTable::default()).await
+}
 
 /// The AMQP reply code that the broker gave.
 fn code(error: &lapin::Error) -> Option<u16> {

@@ -27,13 +27,16 @@ pub const DEAD: &str = "wxpay.notify.dead";
 pub const READER: &str = "wxpay.notify.dead.reader";
 /// Shards into which the queue may be split: each is a queue with a log of its own on the broker.
 pub const SHARDS_MAX: u16 = 256;
+/// Exists while a worker looks through the retry tiers: a message that one holds could not be seen by another.
+pub const RELEASER: &str = "wxpay.notify.retry.releaser";
 /// Exists while a worker consumes that tolerates no other, and belongs to the connection on which it does.
 pub const ONLY_WORKER: &str = "wxpay.notify.worker";
 /// Deliveries without an answer after which the broker itself declares a message dead: workers die while they hold it.
 pub const DELIVERY_LIMIT: i64 = 20;
 
 /// RabbitMQ 4 limits a queue to 20 deliveries unless told otherwise, and its word for "no limit" (-1) is refused by
-/// version 3. Reading the dead letters counts as a delivery, so they need a limit that nobody reaches.
+/// version 3. Reading the dead letters counts as a delivery, and so does looking through a retry tier, so they need a limit
+/// that nobody reaches.
 const NO_DELIVERY_LIMIT: i64 = 1_000_000_000;
 const PRECONDITION_FAILED: u16 = 406;
 
@@ -66,7 +69,7 @@ pub fn retry(delay: Duration) -> String {
 /// [`QueueError::Mismatch`] names what exists with other arguments: nothing helps but deleting it or using its arguments.
 /// Anything else is worth another try.
 pub async fn declare(connection: &Connection, settings: &QueueSettings) -> Result<(), QueueError> {
-    let channel = connection.create_channel().await.map_err(|error| failed("channel", &error))?;
+    let mut channel = connection.create_channel().await.map_err(|error| failed("channel", &error))?;
     let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
     channel
         .exchange_declare(EXCHANGE.into(), ExchangeKind::Direct, durable, FieldTable::default())
@@ -82,7 +85,13 @@ pub async fn declare(connection: &Connection, settings: &QueueSettings) -> Resul
         // One queue a delay, because a TTL is only looked at in front of the queue: an hour's message would hold the
         // five-second one behind it.
         let ttl = i64::try_from(delay.as_millis()).unwrap_or(i64::MAX);
-        queue(&channel, &retry(*delay), forwarding(NOTIFY, &[("x-message-ttl", ttl)])).await?;
+        let limited = forwarding(NOTIFY, &[("x-message-ttl", ttl), ("x-delivery-limit", NO_DELIVERY_LIMIT)]);
+        let declared = queue(&channel, &retry(*delay), limited).await;
+        if let Err(QueueError::Mismatch { .. }) = declared {
+            // Tiers of earlier versions have no limit of their own. The refusal closed the channel.
+            channel = connection.create_channel().await.map_err(|error| failed("channel", &error))?;
+            queue(&channel, &retry(*delay), forwarding(NOTIFY, &[("x-message-ttl", ttl)])).await?;
+        }
     }
     channel.close(200, "OK".into()).await.map_err(|error| failed("channel", &error))
 }

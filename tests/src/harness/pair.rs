@@ -23,6 +23,7 @@ pub(crate) const APPID: &str = "wxtest00000000a001";
 pub(crate) const V2_KEY: &str = "Zx8kQ2mN7pR4tV9wB3yC6dF1gH5jL0sT";
 pub(crate) const API_V3_KEY: &str = "v3TestKey_0123456789abcdefghijkl";
 pub(crate) const PUBLIC_KEY_ID: &str = "PUB_KEY_ID_0119009900012026031800000000000001";
+pub(crate) const SEAL_KEY: &str = "a seal key for tests, 32 characters or more";
 const SANDBOX_KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
 /// The time that anything may take which normally takes a moment.
@@ -67,7 +68,7 @@ max_attempts = 4
 url = "{url}"
 retry_delays = ["200ms", "400ms"]
 [seal]
-key = "a seal key for tests, 32 characters or more"
+key = "{SEAL_KEY}"
 [merchants.shop]
 mch_id = "{MCH_ID}"
 appids = ["{APPID}"]
@@ -112,11 +113,16 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
     }
 
     pub(crate) fn start_ingress(&mut self) {
-        self.ingress = Some(self.program("wxpay-ingress"));
+        self.ingress = Some(self.program("wxpay-ingress", &[]));
     }
 
     pub(crate) fn start_worker(&mut self) {
-        self.worker = Some(self.program("wxpay-worker"));
+        self.worker = Some(self.program("wxpay-worker", &[]));
+    }
+
+    /// Both in one process, for the embedded queue.
+    pub(crate) fn start_serve(&mut self) {
+        self.worker = Some(self.program("wxpayctl", &["serve"]));
     }
 
     /// Kills a worker without warning.
@@ -135,17 +141,26 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
         self.ingress.take().expect("it runs")
     }
 
-    fn program(&self, name: &str) -> Server {
+    fn program(&self, name: &str, command: &[&str]) -> Server {
         let config = self.config_file();
         Server::start(&Plan {
             program: &binary(name),
-            arguments: &["--config", config.to_str().expect("temporary paths are text")],
+            arguments: &[command, &["--config", config.to_str().expect("temporary paths are text")]].concat(),
             environment: &[],
             directory: self.directory.path(),
             log: &self.directory.path().join(format!("{name}.log")),
             goodbye: "TERM",
             after: "",
         })
+    }
+
+    /// Exchanges the usual retry tiers and the number of attempts.
+    pub(crate) fn set_retries(&self, delays: &str, max_attempts: u32) {
+        let config = fs::read_to_string(self.config_file()).expect("it was prepared");
+        let changed = config
+            .replace("retry_delays = [\"200ms\", \"400ms\"]", &format!("retry_delays = [{delays}]"))
+            .replace("max_attempts = 4", &format!("max_attempts = {max_attempts}"));
+        fs::write(self.config_file(), changed).expect("the temporary directory can be written");
     }
 
     pub(crate) fn config_file(&self) -> PathBuf {

@@ -7,16 +7,23 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 use wxpay_shared::{
     envelope::{Attempt, Log, Message},
+    ids::NotificationId,
     queue::{Consumer, Delivery, Desk, Home as Where, QueueSettings, Settle},
     reason::{Reason, Rejection},
 };
 
-use super::{Home, LONG, PATIENCE, SHORT};
+use super::{HOUR, Home, LATER, LONG, PATIENCE, SHORT};
 use crate::harness::wait_until;
 
 /// How every home is opened.
 pub(crate) fn settings() -> QueueSettings {
-    QueueSettings { prefetch: 8, in_flight: 64, retry_delays: vec![SHORT, LONG], shards: 1, taken_shards: Vec::new() }
+    QueueSettings {
+        prefetch: 8,
+        in_flight: 64,
+        retry_delays: vec![SHORT, LONG, LATER, HOUR],
+        shards: 1,
+        taken_shards: Vec::new(),
+    }
 }
 
 /// A message with a number, and with everything in it that a wire could damage.
@@ -67,6 +74,18 @@ pub(crate) async fn publish(home: &dyn Home, numbers: Range<usize>) {
     for number in numbers {
         publisher.publish(message(number)).await.unwrap();
     }
+}
+
+/// Receives so many messages and parks each in this tier, as failed; their ids in the order of parking.
+pub(crate) async fn park_all(consumer: &dyn Consumer, count: usize, tier: usize) -> Vec<NotificationId> {
+    let mut parked = Vec::new();
+    while parked.len() < count {
+        let delivery = take(consumer, 1).await.remove(0);
+        let changed = failed(&delivery.message);
+        parked.push(changed.id.clone());
+        park(consumer, delivery, changed, Where::Retry(tier)).await;
+    }
+    parked
 }
 
 /// Moves a delivery on with another log, as a worker or a developer does.

@@ -45,7 +45,12 @@ pub(super) async fn register(
         appid: order.appid,
         rate: order.points.unwrap_or(merchant.points),
     };
-    match worker.parts.store.register(&registration).await? {
+    let registered = worker.parts.store.register(&registration).await?;
+    if !matches!(registered, Registered::Conflict(_)) {
+        // Also where it was known: its worker may have died before it could call.
+        worker.registrations.note(registration.id.clone());
+    }
+    match registered {
         Registered::Fresh(order) => Ok((StatusCode::CREATED, Json(view(order, Vec::new())))),
         Registered::Known(_) => Ok((StatusCode::OK, Json(find(&worker, &registration.id).await?))),
         Registered::Conflict(known) => {

@@ -8,7 +8,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use async_trait::async_trait;
 
 use super::{
-    super::{Consumer, Delivery, Home, QueueError, Settle, Ticket},
+    super::{Consumer, Delivery, Home, QueueError, Settle, Ticket, Wanted},
     Inner, next_epoch, unavailable,
 };
 
@@ -91,6 +91,22 @@ impl Consumer for EmbeddedConsumer {
 
     fn connected(&self) -> bool {
         self.inner.disk.check().is_ok()
+    }
+
+    async fn release(&self, wanted: Wanted) -> Result<usize, QueueError> {
+        let inner = Arc::clone(&self.inner);
+        let found = self.inner.disk.run(move || inner.hands.waiting(&inner.shelves, &*wanted)).await?;
+        let found = found.map_err(unavailable)?;
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let inner = Arc::clone(&self.inner);
+        let released = self.inner.disk.commit(move || {
+            let released = inner.hands.release(&inner.shelves, &found);
+            inner.changed.notify_waiters();
+            released
+        });
+        released.await?.map_err(unavailable)
     }
 }
 

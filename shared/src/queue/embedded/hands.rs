@@ -13,6 +13,7 @@ use super::{
     super::{Delivery, Ticket},
     shelves::{Key, Place, Shelf, Shelves},
 };
+use crate::envelope::Message;
 
 #[derive(Default)]
 pub(super) struct Hands {
@@ -51,6 +52,35 @@ impl Hands {
     /// When the next retry is due.
     pub(super) fn next_due(&self, shelves: &Shelves) -> sled::Result<Option<u64>> {
         shelves.next_due(Shelf::Retry, self.lock().retry)
+    }
+
+    /// The messages that wait for a retry and are wanted.
+    pub(super) fn waiting(
+        &self,
+        shelves: &Shelves,
+        wanted: &(dyn Fn(&Message) -> bool + Send + Sync),
+    ) -> sled::Result<Vec<(Key, Message)>> {
+        let mut after = self.lock().retry;
+        let mut found = Vec::new();
+        while let Some((key, message)) = shelves.next(Shelf::Retry, after, Key { due: u64::MAX, sequence: u64::MAX })? {
+            after = key;
+            if wanted(&message) {
+                found.push((key, message));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Makes those of them that still wait ready at once; how many. Nobody can take one meanwhile, since that needs the
+    /// lock.
+    pub(super) fn release(&self, shelves: &Shelves, found: &[(Key, Message)]) -> sled::Result<usize> {
+        let state = self.lock();
+        let mut released = 0;
+        for (key, message) in found.iter().filter(|(key, _)| *key > state.retry) {
+            let place = Place { shelf: Shelf::Retry, key: *key };
+            released += usize::from(shelves.relocate(place, Shelf::Ready, 0, message)?.is_some());
+        }
+        Ok(released)
     }
 
     /// A message was put on a shelf, maybe behind the cursor (an empty delay, a clock set back).
@@ -123,7 +153,7 @@ impl State {
         Ok(None)
     }
 
-    fn hand_out(&mut self, message: crate::envelope::Message, place: Place, redelivered: bool, epoch: u64) -> Delivery {
+    fn hand_out(&mut self, message: Message, place: Place, redelivered: bool, epoch: u64) -> Delivery {
         self.next_tag += 1;
         let ticket = Ticket { epoch, tag: self.next_tag };
         self.held.insert(ticket, (place, redelivered));

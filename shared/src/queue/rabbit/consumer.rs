@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use lapin::Connection;
 use secrecy::SecretString;
 use tokio::{
     sync::{Notify, watch},
@@ -16,9 +17,10 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Broker, End, RabbitPublisher, alone::Alone, consuming::Consuming, settle::Hands, shards::Shards, supervise,
+    Broker, End, RabbitPublisher, alone::Alone, consuming::Consuming, release, settle::Hands, shards::Shards,
+    supervise, unavailable,
 };
-use crate::queue::{Consumer, Delivery, Home, QueueError, QueueSettings, Settle, Ticket};
+use crate::queue::{Consumer, Delivery, Home, QueueError, QueueSettings, Settle, Ticket, Wanted, topology};
 
 /// How long [`RabbitConsumer::close`] and `pause` wait for the broker.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -27,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct RabbitConsumer {
     hands: Hands,
     parking: Arc<RabbitPublisher>,
+    tiers: Vec<String>,
     inbox: Arc<Inbox>,
     task: Mutex<Option<JoinHandle<()>>>,
     stop: CancellationToken,
@@ -61,6 +64,7 @@ impl RabbitConsumer {
             prefetch: settings.prefetch.max(1),
             stop: stop.clone(),
         };
+        let tiers = settings.retry_delays.iter().copied().map(topology::retry).collect();
         let broker = Broker { url, settings, role: "consumer" };
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
@@ -68,7 +72,7 @@ impl RabbitConsumer {
             consuming.inbox.end(end);
         });
         let _stop_on_drop = stop.clone().drop_guard();
-        Self { hands, parking, inbox, task: Mutex::new(Some(task)), stop, _stop_on_drop }
+        Self { hands, parking, tiers, inbox, task: Mutex::new(Some(task)), stop, _stop_on_drop }
     }
 
     /// Returns when this consumer will never work: when the topology on the broker contradicts ours, the URL is none, or
@@ -119,7 +123,13 @@ impl Consumer for RabbitConsumer {
     }
 
     fn connected(&self) -> bool {
-        self.inbox.phase.borrow().connected
+        self.inbox.phase.borrow().connection.is_some()
+    }
+
+    async fn release(&self, wanted: Wanted) -> Result<usize, QueueError> {
+        let connection = self.inbox.phase.borrow().connection.clone();
+        let connection = connection.ok_or_else(|| unavailable("there is no connection"))?;
+        release::release(&connection, &self.parking, &self.tiers, &*wanted).await
     }
 }
 
@@ -148,7 +158,8 @@ pub(super) struct Inbox {
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Phase {
-    pub(super) connected: bool,
+    /// While it lives, and is good for consuming.
+    pub(super) connection: Option<Arc<Connection>>,
     pub(super) wanted: bool,
     pub(super) subscribed: bool,
     pub(super) end: Option<End>,

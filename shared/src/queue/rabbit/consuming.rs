@@ -35,6 +35,7 @@ pub(super) struct Consuming {
 
 impl Session for Consuming {
     async fn run(&mut self, connection: Connection) -> Option<End> {
+        let connection = Arc::new(connection);
         let refused = match &mut self.alone {
             None => None,
             Some(alone) => tokio::select! {
@@ -49,12 +50,12 @@ impl Session for Consuming {
         if let Ok(Ok(channel)) = timeout(HANDSHAKE, connection.create_channel()).await {
             self.hands.open(channel.clone());
             self.shards.look_afresh();
-            self.inbox.set(|phase| !std::mem::replace(&mut phase.connected, true));
+            self.inbox.set(|phase| phase.connection.replace(Arc::clone(&connection)).is_none());
             self.consume(&connection, &channel).await;
             self.hands.close();
             self.inbox.clear();
             self.inbox.set(|phase| {
-                (phase.connected, phase.subscribed) = (false, false);
+                (phase.connection, phase.subscribed) = (None, false);
                 true
             });
         }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use futures_util::{future::FutureExt, stream::StreamExt};
 use lapin::{
-    Channel, Connection, Queue, message as letter,
+    Channel, Connection, message as letter,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::FieldTable,
 };
@@ -13,7 +13,8 @@ use secrecy::SecretString;
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
-    Broker, NOT_FOUND, RESOURCE_LOCKED, RabbitPublisher, code, part, settle::Hands, shards::Shards, unavailable, wire,
+    Broker, NOT_FOUND, RESOURCE_LOCKED, RabbitPublisher, code, inspect, part, ready, settle::Hands, shards::Shards,
+    unavailable, wire,
 };
 use crate::queue::{
     DeadLetters, Delivery, Depths, Desk, Home, QueueError, QueueSettings, Settle, ShardDepth, Ticket, topology,
@@ -215,14 +216,4 @@ impl Settle for RabbitDesk {
     async fn park(&self, delivery: &Delivery, home: Home) -> Result<(), QueueError> {
         self.hands.park(delivery, home).await
     }
-}
-
-/// How many messages in the queue nobody holds.
-async fn ready(channel: &Channel, queue: &str) -> lapin::Result<u64> {
-    Ok(inspect(channel, queue).await?.message_count().into())
-}
-
-async fn inspect(channel: &Channel, queue: &str) -> lapin::Result<Queue> {
-    let passive = QueueDeclareOptions::durable().passive();
-    channel.queue_declare(queue.into(), passive, FieldTable::default()).await
 }

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use lapin::{Channel, Connection, options::QueueDeclareOptions, types::FieldTable};
+use lapin::{Channel, Connection};
 use tokio::time::Instant;
 
-use super::{NOT_FOUND, code};
+use super::{NOT_FOUND, code, inspect};
 use crate::queue::{QueueSettings, topology};
 
 /// How old an answer may be. So long does a worker not know of shards that another program has just made.
@@ -84,8 +84,7 @@ impl Shards {
 
 /// Whether there is such a queue. Where there is none, the channel is closed afterwards.
 async fn exists(channel: &Channel, queue: &str) -> lapin::Result<bool> {
-    let passive = QueueDeclareOptions::durable().passive();
-    match channel.queue_declare(queue.into(), passive, FieldTable::default()).await {
+    match inspect(channel, queue).await {
         Ok(_) => Ok(true),
         Err(error) if code(&error) == Some(NOT_FOUND) => Ok(false),
         Err(error) => Err(error),
