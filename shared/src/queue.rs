@@ -193,7 +193,7 @@ pub enum Home {
 pub struct Depths {
     /// Waiting for a worker, in all shards together. RabbitMQ counts those that a worker holds apart and does not tell a consumer of them.
     pub notify: u64,
-    /// Waiting in the retry tiers.
+    /// Waiting in the retry tiers. On RabbitMQ a release takes them out for its duration, and then they are not counted.
     pub retry: u64,
     /// Dead letters.
     pub dead: u64,

@@ -1,12 +1,13 @@
 //! Beside the flow: when an order is registered, what waits for it in the retry tiers is called back at once.
 //!
 //! The admin API only notes the order here. One task looks through the tiers, for all orders noted meanwhile together,
-//! and rests as long as that took. It looks twice for each order: a delivery that another worker found
+//! and rests in proportion to how long that took. It looks twice for each order: a delivery that another worker found
 //! unregistered a moment ago may reach its tier only after the first look. Orders that come into the store by another way
 //! are found when the tier's time is over, as ever.
 
 use std::{
     collections::{HashMap, HashSet},
+    ops::RangeInclusive,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -22,8 +23,8 @@ use crate::Worker;
 
 /// When the second look comes after the registration. A delivery is parked far sooner than this after its store was asked.
 const SECOND_LOOK: Duration = Duration::from_secs(3);
-/// The shortest rest after a look; after a long one it is as long as the look.
-const REST_MIN: Duration = Duration::from_secs(1);
+/// After a look it rests four times as long as that took, within these limits, and never shorter than the look.
+const REST: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(5);
 /// Orders that are noted at the same time, at most; what is registered beyond that is left to the tiers.
 const NOTED_MAX: usize = 100_000;
 
@@ -86,7 +87,8 @@ impl Worker {
                 // They come by themselves at their time; meanwhile it is tried again.
                 Err(error) => tracing::debug!(%error, "could not look through the retry tiers"),
             }
-            sleep(began.elapsed().max(REST_MIN)).await;
+            let took = began.elapsed();
+            sleep((took * 4).clamp(*REST.start(), *REST.end()).max(took)).await;
         }
     }
 

@@ -56,3 +56,28 @@ async fn a_queue_with_other_arguments_is_named_and_final() {
     let letters = RabbitDeadLetters::new(url.into(), settings());
     assert!(named(letters.depths().await.unwrap_err()));
 }
+
+/// A queue's arguments cannot be changed, and tiers of earlier versions have no delivery limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tier_of_an_earlier_version_is_used_as_it_is() {
+    let url = rabbitmq::fresh_url().await;
+    let delay = settings().retry_delays[0];
+    let mut arguments = FieldTable::default();
+    for (name, value) in [
+        ("x-queue-type", "quorum"),
+        ("x-overflow", "reject-publish"),
+        ("x-dead-letter-exchange", topology::EXCHANGE),
+        ("x-dead-letter-routing-key", topology::NOTIFY),
+        ("x-dead-letter-strategy", "at-least-once"),
+    ] {
+        arguments.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    arguments.insert("x-message-ttl".into(), AMQPValue::LongLongInt(delay.as_millis().try_into().unwrap()));
+    let (name, options) = (topology::retry(delay), QueueDeclareOptions::durable());
+    stranger(&url).await.queue_declare(name.as_str().into(), options, arguments).await.unwrap();
+    publisher(&url).await.publish(message(0)).await.unwrap();
+    let consumer = consumer(&url);
+    let delivery = take(&consumer, 1).await.remove(0);
+    consumer.park(&delivery, Home::Retry(0)).await.unwrap();
+    assert_eq!(take(&consumer, 1).await[0].message, message(0));
+}
