@@ -51,6 +51,9 @@ pub struct Log {
     pub rejection: Option<Rejection>,
     /// The latest attempts, oldest first, at most [`HISTORY_MAX`].
     pub history: Vec<Attempt>,
+    /// How often a developer has replayed it.
+    #[serde(default)]
+    pub replays: u32,
 }
 
 /// One failed attempt.
@@ -70,6 +73,12 @@ impl Log {
         self.history.push(attempt);
         let surplus = self.history.len().saturating_sub(HISTORY_MAX);
         self.history.drain(..surplus);
+    }
+
+    /// The log with which a replay begins: attempts are counted anew, and what was tried stays known.
+    #[must_use]
+    pub fn replayed(self) -> Self {
+        Self { attempts: 0, rejection: None, history: self.history, replays: self.replays.saturating_add(1) }
     }
 }
 

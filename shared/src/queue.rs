@@ -155,6 +155,12 @@ pub trait Desk: Settle {
     /// [`QueueError`].
     async fn next(&mut self) -> Result<Option<Delivery>, QueueError>;
 
+    /// Adds a dead letter; when this returns, it is durable. It is no part of this reading.
+    ///
+    /// # Errors
+    /// [`QueueError`]: the letter may be there or not.
+    async fn add(&self, message: Message) -> Result<(), QueueError>;
+
     /// Ends the reading: when this returns, what was not settled is a dead letter that another reader finds.
     async fn close(self: Box<Self>);
 }
@@ -218,7 +224,7 @@ pub struct ShardDepth {
 #[derive(Debug, thiserror::Error)]
 pub enum QueueError {
     /// The dead letters are being read by someone else.
-    #[error("the dead letters are in use by another reader")]
+    #[error("another reader has the dead letters at present: a list, a replay or an export; try again in a moment")]
     Busy,
     /// The home is away, or went away meanwhile.
     #[error("the queue is not available")]

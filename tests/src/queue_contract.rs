@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures_util::{StreamExt as _, stream};
 use tokio::time::timeout;
 use wxpay_shared::{
     queue::{Consumer, DeadLetters, Home as Where, Publisher, QueueError, Wanted},
@@ -229,6 +230,43 @@ async fn a_letter_that_dies_again_replaces_itself(home: impl Home) {
     desk.close().await;
 }
 
+async fn a_letter_can_be_added_while_others_are_read(mut home: impl Home) {
+    bury(&home, 0..1).await;
+    let letters = home.dead_letters().await;
+    let mut desk = letters.open().await.unwrap();
+    desk.add(rejected(&message(1))).await.unwrap();
+    assert_eq!(messages(&read(&mut *desk).await), [rejected(&message(0))], "it is no part of this reading");
+    drop((desk, letters));
+    home.restart().await;
+    let mut desk = home.dead_letters().await.open().await.unwrap();
+    assert_eq!(messages(&read(&mut *desk).await), [0, 1].map(|number| rejected(&message(number))));
+    desk.close().await;
+}
+
+async fn a_reading_has_no_limit(home: impl Home) {
+    const LETTERS: usize = 2_300;
+    let letters = home.dead_letters().await;
+    let mut desk = letters.open().await.unwrap();
+    let adding = stream::iter(0..LETTERS).map(|number| desk.add(rejected(&message(number)))).buffer_unordered(32);
+    adding.for_each(async |added| added.unwrap()).await;
+    desk.close().await;
+    desk = letters.open().await.unwrap();
+    let found = read(&mut *desk).await;
+    assert_eq!(found.iter().map(|letter| &letter.message.id).collect::<BTreeSet<_>>().len(), LETTERS);
+    ack(&*desk, &found[..1_200]).await;
+    desk.close().await;
+    // Settled while they are read, as a replay does it.
+    desk = letters.open().await.unwrap();
+    let mut settled = 0;
+    while let Some(letter) = desk.next().await.unwrap() {
+        ack(&*desk, &[letter]).await;
+        settled += 1;
+    }
+    desk.close().await;
+    assert_eq!(settled, LETTERS - 1_200);
+    depth_of_dead(&home, 0).await;
+}
+
 async fn a_replayed_letter_comes_to_the_workers(home: impl Home) {
     bury(&home, 0..1).await;
     let letters = home.dead_letters().await;
@@ -311,6 +349,7 @@ macro_rules! contract {
                 a_confirmed_message_survives_a_crash_of_the_queue
                 an_ack_is_final
                 a_dead_letter_keeps_id_headers_body_and_log
+                a_letter_can_be_added_while_others_are_read
             }
             contract! { $open =>
                 a_message_without_an_answer_comes_again
@@ -322,6 +361,7 @@ macro_rules! contract {
                 the_dead_letters_have_one_reader_at_a_time
                 a_letter_stays_until_it_is_settled
                 a_letter_that_dies_again_replaces_itself
+                a_reading_has_no_limit
                 a_replayed_letter_comes_to_the_workers
                 no_more_than_the_prefetch_is_out_at_a_time
                 receive_never_waits_for_a_fuller_batch

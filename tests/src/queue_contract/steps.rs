@@ -49,6 +49,7 @@ pub(crate) fn failed(message: &Message) -> Message {
 pub(crate) fn rejected(message: &Message) -> Message {
     let mut message = failed(message);
     message.log.rejection = Some(Rejection::new(Reason::AmountMismatch, "order 1999 fen, paid 1 fen"));
+    message.log.replays = 3;
     message
 }
 

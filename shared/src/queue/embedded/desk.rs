@@ -13,6 +13,7 @@ use super::{
     shelves::{Key, Place, Shelf},
     unavailable,
 };
+use crate::envelope::Message;
 
 pub(super) struct EmbeddedDesk {
     inner: Arc<Inner>,
@@ -50,6 +51,12 @@ impl Desk for EmbeddedDesk {
             let ticket = Ticket { epoch: self.epoch, tag: key.sequence };
             Delivery { message, redelivered: false, ticket }
         }))
+    }
+
+    async fn add(&self, message: Message) -> Result<(), QueueError> {
+        let inner = Arc::clone(&self.inner);
+        let added = self.inner.disk.commit(move || inner.shelves.add(Shelf::Dead, 0, &message));
+        added.await?.map(drop).map_err(unavailable)
     }
 
     async fn close(self: Box<Self>) {}

@@ -1,4 +1,8 @@
 //! Reading the dead letters: a subscription that holds all of them until the reader closes it, behind a lock.
+//!
+//! They come in windows, a consumer each. Without a limit the broker would push all of them into this process's memory as
+//! fast as it can; with the limit of one consumer the reading would end at it, since what was read stays unanswered. So a
+//! consumer whose window is full is cancelled, which leaves its letters in the reader's hands, and another one goes on.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +10,10 @@ use async_trait::async_trait;
 use futures_util::{future::FutureExt, stream::StreamExt};
 use lapin::{
     Channel, Connection, message as letter,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, QueueDeclareOptions, QueueDeleteOptions},
+    options::{
+        BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
+    },
     types::FieldTable,
 };
 use secrecy::SecretString;
@@ -16,14 +23,21 @@ use super::{
     Broker, NOT_FOUND, RESOURCE_LOCKED, RabbitPublisher, code, inspect, part, ready, settle::Hands, shards::Shards,
     unavailable, wire,
 };
-use crate::queue::{
-    DeadLetters, Delivery, Depths, Desk, Home, QueueError, QueueSettings, Settle, ShardDepth, Ticket, topology,
+use crate::{
+    envelope::Message,
+    queue::{
+        DeadLetters, Delivery, Depths, Desk, Home, QueueError, QueueSettings, Settle, ShardDepth, Ticket, topology,
+    },
 };
 
 /// A letter that was counted but does not come within this time will not come.
 const LETTER: Duration = Duration::from_secs(10);
-/// How long the opening and the closing wait for the broker.
+/// How long the opening waits for the broker.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the closing waits until the broker has taken everything back; 100,000 letters take it a few seconds.
+const CLOSING: Duration = Duration::from_secs(30);
+/// Letters that are on their way or unanswered at one consumer, at most: some megabytes.
+const WINDOW: u16 = 1_000;
 
 /// The dead letters on RabbitMQ. Connects when it is asked for something, and keeps the connection.
 pub struct RabbitDeadLetters {
@@ -124,6 +138,8 @@ struct RabbitDesk {
     connection: Connection,
     channel: Channel,
     stream: lapin::Consumer,
+    /// The number of the consumer's first letter on this channel; 0 before it came.
+    window: u64,
     hands: Hands,
     first: Option<letter::Delivery>,
     left: u64,
@@ -143,10 +159,20 @@ impl RabbitDesk {
             hands.hold(first.delivery.delivery_tag);
             first.delivery
         });
-        // Without a prefetch limit all letters come, however many of them the reader leaves unsettled.
-        let options = BasicConsumeOptions::default();
-        let stream = channel.basic_consume(topology::DEAD.into(), "".into(), options, FieldTable::default()).await?;
-        Ok(Self { connection, channel, stream, hands, first, left })
+        channel.basic_qos(WINDOW, BasicQosOptions::default()).await?;
+        let stream = consume(&channel).await?;
+        Ok(Self { connection, channel, stream, window: 0, hands, first, left })
+    }
+
+    /// Opens the next window once nothing of this one can come any more.
+    async fn turn_page(&mut self) -> lapin::Result<()> {
+        if self.window == 0 || self.hands.held_since(self.window) < usize::from(WINDOW) {
+            return Ok(());
+        }
+        self.channel.basic_cancel(self.stream.tag(), BasicCancelOptions::default()).await?;
+        self.stream = consume(&self.channel).await?;
+        self.window = 0;
+        Ok(())
     }
 
     fn read(&self, letter: letter::Delivery) -> Delivery {
@@ -186,14 +212,22 @@ impl Desk for RabbitDesk {
         if self.left == 0 {
             return Ok(None);
         }
+        self.turn_page().await.map_err(unavailable)?;
         let letter = timeout(LETTER, self.stream.next()).await.map_err(unavailable)?;
         let letter = letter.ok_or_else(|| unavailable("the reading was cut off"))?.map_err(unavailable)?;
         self.left -= 1;
+        if self.window == 0 {
+            self.window = letter.delivery_tag;
+        }
         Ok(Some(self.read(letter)))
     }
 
+    async fn add(&self, message: Message) -> Result<(), QueueError> {
+        self.hands.publish(topology::DEAD, message).await
+    }
+
     async fn close(mut self: Box<Self>) {
-        let given_back = timeout(PATIENCE, self.give_back_rest()).await;
+        let given_back = timeout(CLOSING, self.give_back_rest()).await;
         if !matches!(given_back, Ok(Ok(()))) {
             tracing::warn!("the broker did not confirm that the dead letters are back; it takes them back by itself");
         }
@@ -216,4 +250,9 @@ impl Settle for RabbitDesk {
     async fn park(&self, delivery: &Delivery, home: Home) -> Result<(), QueueError> {
         self.hands.park(delivery, home).await
     }
+}
+
+async fn consume(channel: &Channel) -> lapin::Result<lapin::Consumer> {
+    let options = BasicConsumeOptions::default();
+    channel.basic_consume(topology::DEAD.into(), "".into(), options, FieldTable::default()).await
 }

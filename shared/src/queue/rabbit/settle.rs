@@ -21,7 +21,10 @@ use lapin::{
 };
 
 use super::{RabbitPublisher, unavailable};
-use crate::queue::{Delivery, Home, PUBLISH_BUDGET, QueueError, QueueSettings, Settle, Ticket, topology};
+use crate::{
+    envelope::Message,
+    queue::{Delivery, Home, PUBLISH_BUDGET, QueueError, QueueSettings, Settle, Ticket, topology},
+};
 
 /// Unique in the process, so that no two channels can take each other's tickets for their own.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
@@ -77,6 +80,17 @@ impl Hands {
         };
         try_join_all(sent).await.map_err(unavailable)?;
         Ok(count)
+    }
+
+    /// How many deliveries from this one on have no answer yet.
+    pub(super) fn held_since(&self, tag: u64) -> usize {
+        self.held().tags.range(tag..).count()
+    }
+
+    /// Publishes a message to a queue; when this returns, it is there for certain.
+    pub(super) async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
+        self.publisher.connected_within(PUBLISH_BUDGET).await?;
+        Ok(self.publisher.publish_to(queue, message).await?)
     }
 
     fn holds(&self, ticket: Ticket) -> bool {
@@ -172,10 +186,9 @@ impl Settle for Hands {
                 topology::retry(*delay.ok_or_else(|| unavailable(format!("there is no retry tier {tier}")))?)
             }
         };
-        self.publisher.connected_within(PUBLISH_BUDGET).await?;
         // Publish, confirm, then ack: a crash between the two makes a copy, which the worker's dedup absorbs. The other
         // order makes a loss.
-        self.publisher.publish_to(&key, delivery.message.clone()).await?;
+        self.publish(&key, delivery.message.clone()).await?;
         self.ack(&[delivery.ticket]).await
     }
 }

@@ -1,6 +1,6 @@
 //! A message's form on the wire: AMQP properties and headers to [`Message`] and back.
 //!
-//! Sealed headers and body pass byte for byte. The log travels in four headers of our own, never in the broker's
+//! Sealed headers and body pass byte for byte. The log travels in five headers of our own, never in the broker's
 //! (`x-death` and its like), which change their meaning with its versions. Whatever someone else published becomes some
 //! message too: what cannot be represented is left out, and opening the envelope decides what it is worth.
 
@@ -21,7 +21,8 @@ const ATTEMPTS: &str = "wxpay-attempts";
 const REASON: &str = "wxpay-reason";
 const DETAIL: &str = "wxpay-detail";
 const HISTORY: &str = "wxpay-history";
-const LOG: [&str; 4] = [ATTEMPTS, REASON, DETAIL, HISTORY];
+const REPLAYS: &str = "wxpay-replays";
+const LOG: [&str; 5] = [ATTEMPTS, REASON, DETAIL, HISTORY, REPLAYS];
 /// What the broker adds when it dead-letters; it is about one stay in one queue, so it does not travel on.
 const BROKERS: [&str; 4] = ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count"];
 const SEALED_PREFIX: &str = "wxpay-";
@@ -65,6 +66,9 @@ fn headers(message: &Message) -> FieldTable {
         table.insert(REASON.into(), text(reason.code()));
         table.insert(DETAIL.into(), text(&detail[..detail.floor_char_boundary(DETAIL_BYTES)]));
     }
+    if log.replays > 0 {
+        table.insert(REPLAYS.into(), AMQPValue::LongLongInt(log.replays.into()));
+    }
     if !log.history.is_empty() {
         table.insert(HISTORY.into(), text(&history(&log.history)));
     }
@@ -88,12 +92,14 @@ pub(super) fn message(properties: &BasicProperties, body: Vec<u8>) -> Message {
     let empty = FieldTable::default();
     let table = properties.headers().as_ref().unwrap_or(&empty);
     let get = |name: &str| table.inner().get(name).and_then(plain);
+    let number = |name: &str| get(name).and_then(|number| number.parse().ok()).unwrap_or(0);
     let log = Log {
-        attempts: get(ATTEMPTS).and_then(|attempts| attempts.parse().ok()).unwrap_or(0),
+        attempts: number(ATTEMPTS),
         rejection: get(REASON)
             .and_then(|reason| reason.parse().ok())
             .map(|reason: Reason| Rejection::new(reason, get(DETAIL).unwrap_or_default())),
         history: get(HISTORY).and_then(|json| parse_history(&json)).unwrap_or_default(),
+        replays: number(REPLAYS),
     };
     let headers: BTreeMap<_, _> = table
         .into_iter()
@@ -168,6 +174,7 @@ mod tests {
             attempts: 3,
             rejection: Some(Rejection::new(Reason::AmountMismatch, "order 1999 fen, paid 1 fen")),
             history: vec![attempt("down".to_owned())],
+            replays: 2,
         };
         Message::received(Some("0192-ab"), headers, Bytes::from_static(b"\0\xff{}"), log)
     }
