@@ -8,6 +8,10 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use self::{
+    audit::{AuditLine, AuditQuery},
+    seen::Seen,
+};
 use crate::{
     event::{Event, EventKey},
     fen::Fen,
@@ -17,6 +21,8 @@ use crate::{
 };
 
 mod answer;
+pub mod audit;
+pub mod seen;
 pub mod embedded;
 pub mod open;
 pub mod sql;
@@ -30,6 +36,25 @@ pub trait Store: Send + Sync + 'static {
     /// Only for faults of the store: then nothing of the batch was applied, or all of it and the answer was lost. It may
     /// be tried again either way.
     async fn apply(&self, events: &[Event]) -> Result<Vec<Applied>, StoreError>;
+
+    /// What [`Store::apply`] would look at for these events, all of it from one moment. Writes nothing and waits for
+    /// nobody's locks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn look(&self, events: &[Event]) -> Result<Seen, StoreError>;
+
+    /// Appends lines to the audit record; when it returns, they are durable.
+    ///
+    /// # Errors
+    /// [`StoreError`]: all lines are there, or none, or all and the answer was lost.
+    async fn write_audit(&self, lines: &[AuditLine]) -> Result<(), StoreError>;
+
+    /// Lines of the audit record, in the order in which they were written.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditLine>, StoreError>;
 
     /// Registers an order. The same registration again changes nothing.
     ///

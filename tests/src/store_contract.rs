@@ -18,9 +18,10 @@ use wxpay_shared::{
     store::{Account, Applied, Closed, LedgerEntry, Registered, Store, embedded::EmbeddedStore},
 };
 
-use self::{races::*, samples::*, sql::SqlHome};
+use self::{desk::*, races::*, samples::*, sql::SqlHome};
 use crate::harness::database::Kind;
 
+mod desk;
 mod races;
 pub(crate) mod samples;
 pub(crate) mod sql;
@@ -84,7 +85,9 @@ macro_rules! contract {
             closing_answers_what_the_order_is,
             an_account_shows_its_latest_entries_first,
             merchants_share_neither_orders_nor_points,
-            what_was_answered_is_there_after_reopening
+            what_was_answered_is_there_after_reopening,
+            a_rehearsal_says_what_apply_says_and_writes_nothing,
+            the_audit_record_keeps_every_line_in_its_order
         );
     };
     ($home:ident, $new:expr, $($test:ident),+) => {

@@ -21,7 +21,12 @@ use wxpay_shared::{
     queue::{DeadLetters as _, Publisher as _, QueueSettings, embedded::EmbeddedQueue},
     reason::Reason,
     settled::Settled,
-    store::{Account, Announced, Applied, Closed, LedgerEntry, Registered, Store, StoreError, embedded::EmbeddedStore},
+    store::{
+        Account, Announced, Applied, Closed, LedgerEntry, Registered, Store, StoreError,
+        audit::{AuditLine, AuditQuery},
+        embedded::EmbeddedStore,
+        seen::Seen,
+    },
 };
 use wxpay_worker::{Parts, Settings, Worker};
 
@@ -52,6 +57,20 @@ impl Store for Moody {
         self.check()?;
         assert!(events.iter().all(|event| event.fact.order().out_trade_no.as_str() != self.panics_over), "as told");
         self.inner.apply(events).await
+    }
+
+    async fn look(&self, events: &[Event]) -> Result<Seen, StoreError> {
+        self.check()?;
+        self.inner.look(events).await
+    }
+
+    async fn write_audit(&self, lines: &[AuditLine]) -> Result<(), StoreError> {
+        self.check()?;
+        self.inner.write_audit(lines).await
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditLine>, StoreError> {
+        self.inner.audit(query).await
     }
 
     async fn register(&self, registration: &Registration) -> Result<Registered, StoreError> {

@@ -9,8 +9,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use self::records::{Records, Trees};
-use super::{Account, Announced, Applied, Closed, LedgerEntry, Registered, Store, StoreError, answer::answer};
+use self::{
+    audit::AuditRecord,
+    records::{Records, Trees},
+};
+use super::{
+    Account, Announced, Applied, Closed, LedgerEntry, Registered, Store, StoreError,
+    answer::answer,
+    audit::{AuditLine, AuditQuery},
+    seen::Seen,
+};
 use crate::{
     clock::Clock,
     disk::{Disk, DiskError},
@@ -20,6 +28,7 @@ use crate::{
     order::{Change, Order, Registration},
 };
 
+mod audit;
 mod records;
 
 /// The store; clones share it.
@@ -27,6 +36,7 @@ mod records;
 pub struct EmbeddedStore {
     disk: Disk,
     trees: Trees,
+    audit: AuditRecord,
     clock: Arc<dyn Clock>,
 }
 
@@ -36,7 +46,7 @@ impl EmbeddedStore {
     /// # Errors
     /// [`DiskError`].
     pub fn open(disk: Disk, clock: Arc<dyn Clock>) -> Result<Self, DiskError> {
-        Ok(Self { trees: Trees::open(&disk)?, disk, clock })
+        Ok(Self { trees: Trees::open(&disk)?, audit: AuditRecord::open(&disk)?, disk, clock })
     }
 
     async fn job<T: Send + 'static>(
@@ -56,6 +66,30 @@ impl Store for EmbeddedStore {
             trees.transaction(|records| events.iter().map(|event| apply_one(records, event, now)).collect())
         })
         .await
+    }
+
+    async fn look(&self, events: &[Event]) -> Result<Seen, StoreError> {
+        let events = events.to_vec();
+        self.job(move |trees| {
+            let mut seen = Seen::default();
+            for event in &events {
+                let (id, key) = (event.fact.order(), event.fact.key());
+                seen.orders.extend(trees.order(id)?.map(|order| (id.clone(), order)));
+                seen.recorded_on.extend(trees.order_of_fact(&key)?.map(|id| (key, id)));
+            }
+            Ok(seen)
+        })
+        .await
+    }
+
+    async fn write_audit(&self, lines: &[AuditLine]) -> Result<(), StoreError> {
+        let (record, lines) = (self.audit.clone(), lines.to_vec());
+        self.disk.commit(move || record.append(&lines)).await?
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditLine>, StoreError> {
+        let (record, query) = (self.audit.clone(), query.clone());
+        self.disk.run(move || record.read(&query)).await?
     }
 
     async fn register(&self, registration: &Registration) -> Result<Registered, StoreError> {

@@ -20,11 +20,16 @@ use tokio::{
 
 pub(super) use self::dialect::Dialect;
 use self::{
+    audit::{AuditFilter, AuditRow},
     batch::Batch,
     migrate::{SchemaError, Step},
     rows::{OrderRow, Writes},
 };
-use super::{Account, Announced, Applied, BoxError, Closed, LedgerEntry, Registered, Store, StoreError};
+use super::{
+    Account, Announced, Applied, BoxError, Closed, LedgerEntry, Registered, Store, StoreError,
+    audit::{AuditLine, AuditQuery},
+    seen::Seen,
+};
 use crate::{
     clock::Clock,
     event::Event,
@@ -33,6 +38,7 @@ use crate::{
     order::{Order, Registration},
 };
 
+mod audit;
 mod batch;
 mod dialect;
 mod fault;
@@ -143,6 +149,46 @@ impl<D: Dialect> Store for SqlStore<D> {
         .await
     }
 
+    async fn look(&self, events: &[Event]) -> Result<Seen, StoreError> {
+        let mut seen = Seen::default();
+        bounded(async {
+            let mut snapshot = self.begin_snapshot().await?;
+            for part in events.chunks(PART_MAX) {
+                let (ids, keys) = names(part);
+                let mut orders = Vec::with_capacity(ids.len());
+                for id in &ids {
+                    orders.extend(D::order(&mut snapshot, id).await?);
+                }
+                seen.add(Batch::read(orders, D::events(&mut snapshot, &ids, &keys).await?)?.into_seen());
+            }
+            snapshot.commit().await?;
+            Ok(seen)
+        })
+        .await
+    }
+
+    async fn write_audit(&self, lines: &[AuditLine]) -> Result<(), StoreError> {
+        bounded(async {
+            let mut transaction = self.begin().await?;
+            for part in lines.chunks(PART_MAX) {
+                let rows: Vec<_> = part.iter().map(AuditRow::of).collect();
+                D::insert_audit(&mut transaction, &rows).await?;
+            }
+            Ok(transaction.commit().await?)
+        })
+        .await
+    }
+
+    async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditLine>, StoreError> {
+        bounded(async {
+            let mut snapshot = self.begin_snapshot().await?;
+            let rows = D::audit(&mut snapshot, &AuditFilter::of(query)).await?;
+            snapshot.commit().await?;
+            rows.into_iter().rev().map(AuditRow::read).collect()
+        })
+        .await
+    }
+
     async fn register(&self, registration: &Registration) -> Result<Registered, StoreError> {
         let order = Order::new(registration.clone(), self.now());
         bounded(async {
@@ -243,11 +289,7 @@ async fn apply_part<D: Dialect>(
     events: &[Event],
     now: Timestamp,
 ) -> Result<Vec<Applied>, StoreError> {
-    let ids: BTreeSet<&OrderId> = events.iter().map(|event| event.fact.order()).collect();
-    let ids: Vec<&OrderId> = ids.into_iter().collect();
-    let keys: BTreeSet<String> = events.iter().map(|event| event.fact.key().to_string()).collect();
-    let keys: Vec<String> = keys.into_iter().collect();
-
+    let (ids, keys) = names(events);
     let orders = D::lock_orders(connection, &ids).await?;
     let mut batch = Batch::read(orders, D::events(connection, &ids, &keys).await?)?;
     let applied = events.iter().map(|event| batch.answer(event, now)).collect();
@@ -258,6 +300,13 @@ async fn apply_part<D: Dialect>(
     let moved = if moves.is_empty() { Vec::new() } else { D::move_points(connection, &moves).await? };
     D::write(connection, &batch.writes(&moved, now)?).await?;
     Ok(applied)
+}
+
+/// The orders and keys that these events name, each once and in order.
+fn names(events: &[Event]) -> (Vec<&OrderId>, Vec<String>) {
+    let ids: BTreeSet<&OrderId> = events.iter().map(|event| event.fact.order()).collect();
+    let keys: BTreeSet<String> = events.iter().map(|event| event.fact.key().to_string()).collect();
+    (ids.into_iter().collect(), keys.into_iter().collect())
 }
 
 /// An order with its facts; nobody else changes it before the transaction ends.

@@ -67,6 +67,10 @@ impl Trees {
         self.get(ORDERS, &order_key(id))
     }
 
+    pub(super) fn order_of_fact(&self, key: &EventKey) -> Result<Option<OrderId>, StoreError> {
+        self.get(FACTS, key.as_str().as_bytes())
+    }
+
     pub(super) fn balance(&self, id: &AccountId) -> Result<Option<i64>, StoreError> {
         Ok(self.get::<Balance>(ACCOUNTS, &account_key(id))?.map(|account| account.balance))
     }
@@ -165,15 +169,15 @@ fn numbered(key: &[u8], number: u64) -> Vec<u8> {
     [key, b"\0", &number.to_be_bytes()].concat()
 }
 
-fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt(Box::new(error)))
 }
 
-fn corrupt(what: &str) -> StoreError {
+pub(super) fn corrupt(what: &str) -> StoreError {
     StoreError::Corrupt(what.into())
 }
 
-fn unavailable(error: sled::Error) -> StoreError {
+pub(super) fn unavailable(error: sled::Error) -> StoreError {
     match error {
         sled::Error::Corruption { .. } | sled::Error::CollectionNotFound(_) => StoreError::Corrupt(Box::new(error)),
         sled::Error::Io(_) | sled::Error::Unsupported(_) | sled::Error::ReportableBug(_) => {

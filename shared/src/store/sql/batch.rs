@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{
-    super::{Applied, StoreError, answer::answer},
+    super::{Applied, StoreError, seen::Seen},
     rows::{AccountRow, EventRow, LedgerRow, OrderRow, Writes, written},
 };
 use crate::{
@@ -16,9 +16,7 @@ use crate::{
 
 /// Orders with their facts, as they are and as the answers change them.
 pub(super) struct Batch {
-    orders: BTreeMap<OrderId, Order>,
-    /// Where each key is, on whichever order.
-    recorded_on: BTreeMap<EventKey, OrderId>,
+    seen: Seen,
     changed: BTreeSet<OrderId>,
     fresh: Vec<EventRow>,
     moves: Vec<Move>,
@@ -44,27 +42,30 @@ impl Batch {
             }
             recorded_on.insert(key, id);
         }
-        Ok(Self { orders, recorded_on, changed: BTreeSet::new(), fresh: Vec::new(), moves: Vec::new() })
+        Ok(Self { seen: Seen { orders, recorded_on }, changed: BTreeSet::new(), fresh: Vec::new(), moves: Vec::new() })
     }
 
     /// The order, for whoever asked for one only.
     pub(super) fn into_order(self) -> Option<Order> {
-        self.orders.into_values().next()
+        self.seen.orders.into_values().next()
+    }
+
+    /// What was read.
+    pub(super) fn into_seen(self) -> Seen {
+        self.seen
     }
 
     /// The answer to an event. Later ones see what it changes.
     pub(super) fn answer(&mut self, event: &Event, now: Timestamp) -> Applied {
         let (id, key) = (event.fact.order(), event.fact.key());
-        let (applied, change) = answer(event, self.orders.get(id), self.recorded_on.get(&key));
+        let (applied, change) = self.seen.answer(event);
         if let Some(Change { order, entry }) = change {
             let recorded = order.facts.get(&key).expect("a change records the fact");
             self.fresh.push(EventRow::of(&key, recorded, now));
             if let Some(entry) = entry {
                 let account = AccountId { merchant: id.merchant.clone(), user: entry.user };
-                self.moves.push(Move { account, order: id.clone(), event: key.clone(), points: entry.points });
+                self.moves.push(Move { account, order: id.clone(), event: key, points: entry.points });
             }
-            self.orders.insert(id.clone(), order);
-            self.recorded_on.insert(key, id.clone());
             self.changed.insert(id.clone());
         }
         applied
@@ -116,7 +117,7 @@ impl Batch {
             *seq -= 1;
         }
         ledger.reverse();
-        let orders = self.changed.iter().filter_map(|id| self.orders.get(id)).map(OrderRow::of).collect();
+        let orders = self.changed.iter().filter_map(|id| self.seen.orders.get(id)).map(OrderRow::of).collect();
         Ok(Writes { orders, events: self.fresh, ledger })
     }
 }

@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use sqlx::{Database, migrate::Migrate};
 
 use super::{
+    audit::{AuditFilter, AuditRow},
     migrate::Script,
     rows::{AccountRow, EventRow, LedgerRow, OrderRow, Writes},
 };
@@ -57,4 +58,10 @@ pub trait Dialect: Database<Connection: Migrate> {
 
     /// An order's entries, oldest first.
     async fn ledger_of_order(connection: &mut Self::Connection, id: &OrderId) -> sqlx::Result<Vec<LedgerRow>>;
+
+    /// Appends lines to the audit record.
+    async fn insert_audit(connection: &mut Self::Connection, lines: &[AuditRow]) -> sqlx::Result<()>;
+
+    /// The latest lines of the audit record, newest first.
+    async fn audit(connection: &mut Self::Connection, query: &AuditFilter) -> sqlx::Result<Vec<AuditRow>>;
 }

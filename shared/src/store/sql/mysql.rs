@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use sqlx::{MySql, MySqlConnection, QueryBuilder, query_as};
 
 use super::{
+    audit::{AuditFilter, AuditRow},
     dialect::Dialect,
     migrate::Script,
     rows::{AccountRow, EventRow, LedgerRow, OrderRow, Writes},
@@ -51,13 +52,27 @@ macro_rules! select_ledger {
 const INSERT_ORDERS: &str = "wxpay_orders (merchant, out_trade_no, amount, currency, user_id, appid, points_rate,
     registered_at, closed_at, state, received, kept, points_user, credited, announced_refunds) ";
 
+const AUDIT: &str = concat!(
+    "select ",
+    utc!("recorded_at"),
+    ", request, action, notification, done_by, why, orders, reason, result, detail from wxpay_audit
+    where (? is null or notification = ?) and (? is null or recorded_at >= ?) order by seq desc limit ?"
+);
+
 #[async_trait]
 impl Dialect for MySql {
-    const SCRIPTS: &'static [Script] = &[Script {
-        version: 1,
-        name: "orders and points",
-        sql: include_str!("../../../migrations/mysql/0001_orders_and_points.sql"),
-    }];
+    const SCRIPTS: &'static [Script] = &[
+        Script {
+            version: 1,
+            name: "orders and points",
+            sql: include_str!("../../../migrations/mysql/0001_orders_and_points.sql"),
+        },
+        Script {
+            version: 2,
+            name: "what people did with dead letters",
+            sql: include_str!("../../../migrations/mysql/0002_audit.sql"),
+        },
+    ];
     const BEGIN_SNAPSHOT: &'static str = "set transaction isolation level repeatable read;
         start transaction with consistent snapshot, read only";
 
@@ -167,6 +182,30 @@ impl Dialect for MySql {
         query_as(select_ledger!("where merchant = ? and out_trade_no = ? order by seq"))
             .bind(id.merchant.as_str())
             .bind(id.out_trade_no.as_str())
+            .fetch_all(connection)
+            .await
+    }
+
+    async fn insert_audit(connection: &mut MySqlConnection, lines: &[AuditRow]) -> sqlx::Result<()> {
+        let mut query = QueryBuilder::new(
+            "insert into wxpay_audit (recorded_at, request, action, notification, done_by, why, orders, reason, result,
+                detail) ",
+        );
+        query.push_values(lines, |mut row, line| {
+            row.push_bind(datetime(&line.recorded_at)).push_bind(&line.request).push_bind(&line.action);
+            row.push_bind(&line.notification).push_bind(&line.done_by).push_bind(&line.why).push_bind(&line.orders);
+            row.push_bind(&line.reason).push_bind(&line.result).push_bind(&line.detail);
+        });
+        query.build().execute(connection).await.map(drop)
+    }
+
+    async fn audit(connection: &mut MySqlConnection, filter: &AuditFilter) -> sqlx::Result<Vec<AuditRow>> {
+        query_as(AUDIT)
+            .bind(&filter.notification)
+            .bind(&filter.notification)
+            .bind(filter.since.as_deref().map(datetime))
+            .bind(filter.since.as_deref().map(datetime))
+            .bind(filter.limit)
             .fetch_all(connection)
             .await
     }

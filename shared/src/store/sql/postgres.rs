@@ -6,6 +6,7 @@ use serde::Serialize;
 use sqlx::{PgConnection, Postgres, migrate::Migrate as _, query, query_as};
 
 use super::{
+    audit::{AuditFilter, AuditRow},
     dialect::Dialect,
     migrate::{self, Script},
     rows::{AccountRow, EventRow, LedgerRow, OrderRow, Writes},
@@ -88,13 +89,35 @@ const WRITE: &str = "
     from json_populate_recordset(null::wxpay_orders, $3::json) as n
     where o.merchant = n.merchant and o.out_trade_no = n.out_trade_no";
 
+const INSERT_AUDIT: &str = "
+    insert into wxpay_audit (recorded_at, request, action, notification, done_by, why, orders, reason, result, detail)
+    select n.recorded_at, n.request, n.action, n.notification, n.done_by, n.why, n.orders, n.reason, n.result, n.detail
+    from json_array_elements($1::json) with ordinality as lines (line, number),
+        json_populate_record(null::wxpay_audit, line) as n
+    order by number";
+
+const AUDIT: &str = concat!(
+    "select ",
+    utc!("recorded_at"),
+    " as recorded_at, request, action, notification, done_by, why, orders, reason, result, detail from wxpay_audit
+    where ($1::text is null or notification = $1) and ($2::timestamptz is null or recorded_at >= $2::timestamptz)
+    order by seq desc limit $3"
+);
+
 #[async_trait]
 impl Dialect for Postgres {
-    const SCRIPTS: &'static [Script] = &[Script {
-        version: 1,
-        name: "orders and points",
-        sql: include_str!("../../../migrations/postgres/0001_orders_and_points.sql"),
-    }];
+    const SCRIPTS: &'static [Script] = &[
+        Script {
+            version: 1,
+            name: "orders and points",
+            sql: include_str!("../../../migrations/postgres/0001_orders_and_points.sql"),
+        },
+        Script {
+            version: 2,
+            name: "what people did with dead letters",
+            sql: include_str!("../../../migrations/postgres/0002_audit.sql"),
+        },
+    ];
     const BEGIN_SNAPSHOT: &'static str = "begin isolation level repeatable read read only";
 
     async fn prepare(connection: &mut PgConnection) -> sqlx::Result<()> {
@@ -172,6 +195,14 @@ impl Dialect for Postgres {
             .bind(id.out_trade_no.as_str())
             .fetch_all(connection)
             .await
+    }
+
+    async fn insert_audit(connection: &mut PgConnection, lines: &[AuditRow]) -> sqlx::Result<()> {
+        query(INSERT_AUDIT).bind(json(lines)).execute(connection).await.map(drop)
+    }
+
+    async fn audit(connection: &mut PgConnection, filter: &AuditFilter) -> sqlx::Result<Vec<AuditRow>> {
+        query_as(AUDIT).bind(&filter.notification).bind(&filter.since).bind(filter.limit).fetch_all(connection).await
     }
 }
 

@@ -205,7 +205,7 @@ pub(super) fn written(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
 }
 
-fn moment(text: &str) -> Result<Timestamp, StoreError> {
+pub(super) fn moment(text: &str) -> Result<Timestamp, StoreError> {
     text.parse().map_err(corrupt)
 }
 
@@ -220,6 +220,6 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("records are text and numbers, which always become JSON")
 }
 
-fn corrupt(what: impl Into<BoxError>) -> StoreError {
+pub(super) fn corrupt(what: impl Into<BoxError>) -> StoreError {
     StoreError::Corrupt(what.into())
 }
