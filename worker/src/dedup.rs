@@ -54,8 +54,9 @@ impl Worker {
 
         let applied =
             if fresh.is_empty() { Vec::new() } else { apply::apply(self.parts.store.as_ref(), &fresh).await? };
-        let took_effect =
-            |answer: &Result<Applied, StoreError>| matches!(answer, Ok(Applied::Fresh { .. } | Applied::Duplicate));
+        // Not a duplicate: it may be one of a fact that was recorded and rejected, and the notification that answers for
+        // that one must be rejected each time it comes.
+        let took_effect = |answer: &Result<Applied, StoreError>| matches!(answer, Ok(Applied::Fresh { .. }));
         let marks = fresh.iter().zip(&applied).filter(|(_, answer)| took_effect(answer));
         let marks = marks.map(|(event, _)| (event.fact.key(), event.fact.fingerprint()));
         settled.put_all(marks, self.parts.clock.now());
