@@ -3,21 +3,22 @@
 //! It is the only way by which `wxpayctl` reaches orders, points and dead letters, whoever serves them: `wxpayctl serve`
 //! or `wxpay-worker`. The token goes into the header and nowhere else.
 
-use std::{convert::Infallible, fmt, path::PathBuf, time::Duration};
+use std::{convert::Infallible, fmt, marker::PhantomData, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, anyhow, bail};
-use reqwest::{Method, StatusCode, Url};
+use jiff::Timestamp;
+use reqwest::{Method, Response, StatusCode, Url, header::ACCEPT};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use wxpay_shared::{
     admin::{
-        DeadLetterList, DeadLetterView, Discard, Discarded, OrderView, PointsView, Problem, RegisterOrder,
-        RegisterRefund, Replay, Replayed,
+        DeadLetterList, DeadLetterView, Discard, Discarded, ExportItem, Import, Imported, OrderView, PointsView,
+        Problem, RegisterOrder, RegisterRefund, Replay, ReplayItem, Replayed, Selection,
     },
     config::read_secret,
     ids::{MerchantName, NotificationId, OutTradeNo, UserId},
     queue::Depths,
-    reason::Reason,
+    store::audit::AuditEntry,
 };
 
 /// Time for a connection to the admin API.
@@ -71,6 +72,8 @@ impl std::error::Error for Refused {}
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
+    /// For answers that come line by line, however long they take as a whole.
+    patient: reqwest::Client,
     base: Url,
     token: Option<SecretString>,
 }
@@ -80,14 +83,51 @@ pub struct Client {
 /// # Errors
 /// Where TLS cannot be set up.
 pub fn http_client(url: &Url, budget: Duration) -> Result<reqwest::Client> {
-    let builder = reqwest::Client::builder().connect_timeout(CONNECT_BUDGET).timeout(budget);
+    http_builder(url).timeout(budget).build().context("cannot set up the HTTP client")
+}
+
+fn http_builder(url: &Url) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder().connect_timeout(CONNECT_BUDGET);
     let builder = builder.redirect(reqwest::redirect::Policy::none());
     let local = match url.host_str() {
         Some("localhost" | "[::1]") => true,
         host => host.is_some_and(|host| host.starts_with("127.")),
     };
-    let builder = if local { builder.no_proxy() } else { builder };
-    builder.build().context("cannot set up the HTTP client")
+    if local { builder.no_proxy() } else { builder }
+}
+
+/// The form in which an answer is wanted.
+#[derive(Clone, Copy)]
+enum Form {
+    Document,
+    Lines,
+}
+
+/// An answer that comes line by line.
+pub struct Lines<T> {
+    client: Client,
+    response: Response,
+    rest: Vec<u8>,
+    item: PhantomData<T>,
+}
+
+impl<T: DeserializeOwned> Lines<T> {
+    /// The next line; `None` at the end. May be dropped at any time.
+    ///
+    /// # Errors
+    /// Where the connection breaks, or what comes is no such line.
+    pub async fn next(&mut self) -> Result<Option<T>> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                let item = serde_json::from_slice(&line);
+                return Ok(Some(item.map_err(|_| self.client.stranger(self.response.status()))?));
+            }
+            let chunk = self.response.chunk().await.map_err(|error| self.client.unreachable(error))?;
+            let Some(chunk) = chunk else { return Ok(None) };
+            self.rest.extend_from_slice(&chunk);
+        }
+    }
 }
 
 impl AdminArgs {
@@ -113,7 +153,9 @@ impl Client {
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
             bail!("--admin: expected an address such as http://127.0.0.1:8082");
         }
-        Ok(Self { http: http_client(&base, ANSWER_BUDGET)?, base, token })
+        let patient = http_builder(&base).read_timeout(ANSWER_BUDGET).build();
+        let patient = patient.context("cannot set up the HTTP client")?;
+        Ok(Self { http: http_client(&base, ANSWER_BUDGET)?, patient, base, token })
     }
 
     /// Registers an order. Returns whether it is new.
@@ -164,20 +206,19 @@ impl Client {
         self.get(&["points", merchant.as_str(), user.as_str()], &[]).await
     }
 
-    /// Dead letters, oldest first.
+    /// Dead letters, oldest first: those that match, a page of them.
     ///
     /// # Errors
     /// Where the API cannot be asked.
-    pub async fn dead_letters(
-        &self,
-        reason: Option<Reason>,
-        merchant: Option<&MerchantName>,
-        limit: Option<usize>,
-    ) -> Result<DeadLetterList> {
+    pub async fn dead_letters(&self, select: &Selection, limit: usize, page: Option<String>) -> Result<DeadLetterList> {
         let query = [
-            ("reason", reason.map(|reason| reason.to_string())),
-            ("merchant", merchant.map(ToString::to_string)),
-            ("limit", limit.map(|limit| limit.to_string())),
+            ("reason", select.reason.map(|reason| reason.to_string())),
+            ("merchant", select.merchant.as_ref().map(ToString::to_string)),
+            ("order", select.order.as_ref().map(ToString::to_string)),
+            ("received_before", select.received_before.map(|at| at.to_string())),
+            ("received_after", select.received_after.map(|at| at.to_string())),
+            ("limit", Some(limit.to_string())),
+            ("page", page),
         ];
         self.get(&["dead-letters"], &query).await
     }
@@ -198,12 +239,54 @@ impl Client {
         Ok(self.ask(Method::POST, &["dead-letters", "replay"], &[], Some(replay)).await?.1)
     }
 
+    /// The same, and tells of each as it happens. Dropping the answer ends the replay between two dead letters.
+    ///
+    /// # Errors
+    /// Where the API cannot be asked.
+    pub async fn replay_lines(&self, replay: &Replay) -> Result<Lines<ReplayItem>> {
+        self.ask_for_lines(&["dead-letters", "replay"], replay).await
+    }
+
     /// Removes dead letters for good.
     ///
     /// # Errors
     /// Where the API cannot be asked.
     pub async fn discard(&self, discard: &Discard) -> Result<Discarded> {
         Ok(self.ask(Method::POST, &["dead-letters", "discard"], &[], Some(discard)).await?.1)
+    }
+
+    /// Dead letters as lines of a file.
+    ///
+    /// # Errors
+    /// Where the API cannot be asked.
+    pub async fn export(&self, select: &Selection) -> Result<Lines<ExportItem>> {
+        self.ask_for_lines(&["dead-letters", "export"], select).await
+    }
+
+    /// Makes dead letters of the lines of a file.
+    ///
+    /// # Errors
+    /// Where the API cannot be asked.
+    pub async fn import(&self, import: &Import) -> Result<Imported> {
+        Ok(self.ask(Method::POST, &["dead-letters", "import"], &[], Some(import)).await?.1)
+    }
+
+    /// What people did with dead letters, oldest first.
+    ///
+    /// # Errors
+    /// Where the API cannot be asked.
+    pub async fn audit(
+        &self,
+        notification: Option<&NotificationId>,
+        since: Option<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>> {
+        let query = [
+            ("notification", notification.map(ToString::to_string)),
+            ("since", since.map(|at| at.to_string())),
+            ("limit", Some(limit.to_string())),
+        ];
+        self.get(&["dead-letters", "audit"], &query).await
     }
 
     /// How many messages are where.
@@ -225,6 +308,26 @@ impl Client {
         query: &[(&str, Option<String>)],
         body: Option<&impl Serialize>,
     ) -> Result<(StatusCode, T)> {
+        let response = self.send(Form::Document, method, path, query, body).await?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(|error| self.unreachable(error))?;
+        Ok((status, serde_json::from_slice(&bytes).map_err(|_| self.stranger(status))?))
+    }
+
+    async fn ask_for_lines<T>(&self, path: &[&str], body: &impl Serialize) -> Result<Lines<T>> {
+        let response = self.send(Form::Lines, Method::POST, path, &[], Some(body)).await?;
+        Ok(Lines { client: self.clone(), response, rest: Vec::new(), item: PhantomData })
+    }
+
+    /// A successful answer, its body still to be read.
+    async fn send(
+        &self,
+        form: Form,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, Option<String>)],
+        body: Option<&impl Serialize>,
+    ) -> Result<Response> {
         let mut url = self.base.clone();
         url.path_segments_mut().map_err(|()| anyhow!("--admin: expected an HTTP address"))?.pop_if_empty().extend(path);
         for (name, value) in query {
@@ -232,7 +335,10 @@ impl Client {
                 url.query_pairs_mut().append_pair(name, value);
             }
         }
-        let mut request = self.http.request(method, url);
+        let mut request = match form {
+            Form::Document => self.http.request(method, url),
+            Form::Lines => self.patient.request(method, url).header(ACCEPT, "application/x-ndjson"),
+        };
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose_secret());
         }
@@ -241,10 +347,10 @@ impl Client {
         }
         let response = request.send().await.map_err(|error| self.unreachable(error))?;
         let status = response.status();
-        let bytes = response.bytes().await.map_err(|error| self.unreachable(error))?;
         if status.is_success() {
-            return Ok((status, serde_json::from_slice(&bytes).map_err(|_| self.stranger(status))?));
+            return Ok(response);
         }
+        let bytes = response.bytes().await.map_err(|error| self.unreachable(error))?;
         let problem: Problem = serde_json::from_slice(&bytes).map_err(|_| self.stranger(status))?;
         match status {
             StatusCode::NOT_FOUND | StatusCode::CONFLICT => Err(Refused { status, error: problem.error }.into()),

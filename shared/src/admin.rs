@@ -7,11 +7,18 @@
 //! | `POST /orders/{merchant}/{out_trade_no}/close` | | [`OrderView`]; 409 where it is paid |
 //! | `POST /orders/{merchant}/{out_trade_no}/refunds` | [`RegisterRefund`] | [`OrderView`]; 409 where the amount differs |
 //! | `GET /points/{merchant}/{user}` | | [`PointsView`] |
-//! | `GET /dead-letters?reason=…&merchant=…&limit=…` | | [`DeadLetterList`] |
+//! | `GET /dead-letters?reason=…&merchant=…&order=…&limit=…&page=…` | | [`DeadLetterList`] |
 //! | `GET /dead-letters/{id}` | | [`DeadLetterView`] with everything |
-//! | `POST /dead-letters/replay` | [`Replay`] | [`Replayed`] |
+//! | `POST /dead-letters/replay` | [`Replay`] | [`Replayed`]; or lines of [`ReplayItem`] |
 //! | `POST /dead-letters/discard` | [`Discard`] | [`Discarded`] |
+//! | `POST /dead-letters/export` | [`Selection`] | lines of [`ExportItem`] |
+//! | `POST /dead-letters/import` | [`Import`] | [`Imported`] |
+//! | `GET /dead-letters/audit?notification=…&since=…&limit=…` | | a list of [`AuditEntry`](crate::store::audit::AuditEntry) |
 //! | `GET /queue` | | [`crate::queue::Depths`] |
+//!
+//! Lines come one JSON document each (`application/x-ndjson`), as things happen; a replay answers so whoever accepts that
+//! type. A client that goes away ends the work between two dead letters. The last line says how it ended: without it the
+//! answer was cut off.
 //!
 //! Amounts are fen, times UTC. A problem is a [`Problem`] with a status of 400, 401, 404, 409 or 503.
 
@@ -20,16 +27,24 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    dead_letters::{DeadLetterList, DeadLetterView, Discard, Discarded, Named, OrderNow, Selection, Standing},
+    replay::{Replay, ReplayEnd, ReplayItem, ReplayOutcome, ReplayResult, Replayed},
+    transfer::{ExportEnd, ExportItem, Import, Imported, LetterError, LetterFile},
+};
 use crate::{
-    envelope::Attempt,
     event::RefundStatus,
     fen::Fen,
     ids::{AppId, Currency, MerchantName, NotificationId, OutRefundNo, OutTradeNo, RefundId, TransactionId, UserId},
     order::OrderState,
     points::PointsRate,
-    reason::{Reason, Rejection},
+    reason::Rejection,
     store::LedgerEntry,
 };
+
+mod dead_letters;
+mod replay;
+mod transfer;
 
 /// Dead letters that one request lists or replays, unless it says otherwise.
 pub const PAGE: usize = 100;
@@ -155,131 +170,6 @@ pub struct PointsView {
     pub balance: i64,
     /// The latest entries, newest first.
     pub ledger: Vec<LedgerEntry>,
-}
-
-/// Dead letters, oldest first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DeadLetterList {
-    /// Those that match, up to the limit.
-    pub dead_letters: Vec<DeadLetterView>,
-    /// How many match in all.
-    pub matching: usize,
-    /// How many there are by reason, whether they match or not.
-    pub by_reason: BTreeMap<String, usize>,
-}
-
-/// A dead letter. What is read from the body is read without checking it; personal fields are masked.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DeadLetterView {
-    /// The notification's id.
-    pub id: NotificationId,
-    /// Why it is here.
-    pub reason: Reason,
-    /// The facts of this case.
-    pub detail: String,
-    /// What usually cures this reason.
-    pub cure: String,
-    /// The merchant that its headers name.
-    pub merchant: Option<String>,
-    /// The order that its body names.
-    pub out_trade_no: Option<String>,
-    /// The transaction that its body names.
-    pub transaction_id: Option<String>,
-    /// The amount that its body names, as written there.
-    pub amount: Option<String>,
-    /// When ingress received it.
-    pub received_at: Option<Timestamp>,
-    /// Attempts since ingress or the last replay.
-    pub attempts: u32,
-    /// The attempts; only when one dead letter is asked for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub history: Vec<Attempt>,
-    /// The body's fields, personal ones and the signature masked; only when one dead letter is asked for.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub fields: BTreeMap<String, String>,
-}
-
-/// Which dead letters: all conditions together. At least one must be given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Selection {
-    /// Those with one of these ids.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub ids: Vec<NotificationId>,
-    /// Those with this reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<Reason>,
-    /// Those of this merchant.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub merchant: Option<MerchantName>,
-    /// Every one; it must be said.
-    pub all: bool,
-}
-
-/// Takes dead letters through the worker once more, attempts counted anew.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Replay {
-    /// Which.
-    pub select: Selection,
-    /// How many at most; [`PAGE`] unless given.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub limit: Option<usize>,
-}
-
-/// What a replay did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Replayed {
-    /// One result a dead letter, in the order they were taken.
-    pub results: Vec<ReplayResult>,
-    /// How many that match are left, because of the limit.
-    pub left: usize,
-}
-
-/// What became of one replayed dead letter.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ReplayResult {
-    /// Which.
-    pub id: NotificationId,
-    /// What became of it.
-    pub outcome: ReplayOutcome,
-    /// The facts, where it was not simply applied.
-    pub detail: String,
-}
-
-/// What can become of a replayed dead letter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReplayOutcome {
-    /// It took effect now.
-    Applied,
-    /// It had taken effect before; it is no dead letter any more.
-    AlreadyApplied,
-    /// It changes nothing; it is no dead letter any more.
-    Ignored,
-    /// It is a dead letter again.
-    DeadAgain,
-    /// It waits in the retry tiers.
-    Waiting,
-    /// It could not be tried and is the dead letter that it was.
-    Failed,
-}
-
-/// Removes dead letters for good.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Discard {
-    /// Which.
-    pub select: Selection,
-    /// Why; it is logged with each.
-    pub reason: String,
-}
-
-/// What a discard did.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Discarded {
-    /// Those that are gone.
-    pub ids: Vec<NotificationId>,
 }
 
 /// A request that was not fulfilled.

@@ -35,6 +35,8 @@ mod protocol;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod desk;
+#[cfg(test)]
 mod worker_steps;
 #[cfg(test)]
 mod example;

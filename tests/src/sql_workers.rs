@@ -102,7 +102,7 @@ async fn the_schema_is_made_by_hand_and_a_worker_says_so() {
         };
         let (code, _, said) = run("wxpay-worker", &[]);
         assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains("needs schema version 1: run `wxpayctl migrate --apply`"), "{said}");
+        assert!(said.contains("needs schema version 2: run `wxpayctl migrate --apply`"), "{said}");
         assert!(!said.contains(&url), "{said}");
         let (code, shown, said) = run("wxpayctl", &["migrate"]);
         assert_eq!(code, Some(1), "{said}");

@@ -59,7 +59,8 @@ async fn every_accepted_payment_vector_ends_as_the_manifest_says() {
         for vector in &round {
             let out_trade_no = vector.field("out_trade_no").expect("an accepted notice names its order");
             let order: OrderView = pair.order(vector.merchant(), &out_trade_no).await;
-            let its_dead = dead.iter().filter(|letter| letter.out_trade_no.as_ref() == Some(&out_trade_no)).count();
+            let its_dead =
+                dead.iter().filter(|letter| letter.named.out_trade_no.as_ref() == Some(&out_trade_no)).count();
             match vector.worker.as_deref() {
                 Some("apply" | "duplicate") => {
                     assert_eq!(

@@ -6,19 +6,35 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
-    extract::{Request, State, rejection::JsonRejection},
+    extract::{
+        DefaultBodyLimit, Request, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
     http::{StatusCode, header::AUTHORIZATION},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use secrecy::{ExposeSecret, SecretString};
-use wxpay_shared::{admin::Problem, queue::QueueError, store::StoreError};
+use wxpay_shared::{
+    admin::{Problem, Selection},
+    queue::QueueError,
+    store::StoreError,
+};
 
 use crate::Worker;
 
 mod orders;
 mod dead_letters;
+mod select;
+mod decode;
+mod view;
+mod replay;
+mod discard;
+mod transfer;
+mod trail;
+mod lines;
+pub(crate) mod turns;
 
 /// All routes of the worker's listener; everything but the probes wants the token.
 pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
@@ -30,8 +46,11 @@ pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
         .route("/points/{merchant}/{user}", get(orders::points))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/{id}", get(dead_letters::show))
-        .route("/dead-letters/replay", post(dead_letters::replay))
-        .route("/dead-letters/discard", post(dead_letters::discard))
+        .route("/dead-letters/replay", post(replay::replay))
+        .route("/dead-letters/discard", post(discard::discard))
+        .route("/dead-letters/export", post(transfer::export))
+        .route("/dead-letters/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::IMPORT_MAX)))
+        .route("/dead-letters/audit", get(dead_letters::audit))
         .route("/queue", get(dead_letters::depths))
         .route_layer(middleware::from_fn_with_state(token.map(Arc::new), authorize));
     Router::new()
@@ -64,6 +83,21 @@ async fn authorize(State(token): State<Option<Arc<SecretString>>>, request: Requ
     }
 }
 
+/// A selection that names nothing would take everything by accident.
+fn selective(select: &Selection) -> Answer<()> {
+    if *select == Selection::default() {
+        let problem = "select: name ids, a reason, a merchant, an order, an age, or all";
+        return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, problem));
+    }
+    Ok(())
+}
+
+/// Does a job to its end, even if its client goes away half-way: a reading of the dead letters is always closed.
+async fn to_its_end<T: Send + 'static>(job: impl Future<Output = Answer<T>> + Send + 'static) -> Answer<T> {
+    let ended = tokio::spawn(job).await;
+    ended.unwrap_or_else(|_| Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed; see the log")))
+}
+
 /// A request that was not fulfilled.
 struct Failure(StatusCode, String);
 
@@ -92,6 +126,12 @@ impl From<QueueError> for Failure {
     fn from(error: QueueError) -> Self {
         tracing::warn!(%error, source = std::error::Error::source(&error).map(ToString::to_string), "admin request");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
+    }
+}
+
+impl From<QueryRejection> for Failure {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
     }
 }
 

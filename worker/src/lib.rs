@@ -30,6 +30,7 @@ mod observe;
 pub mod release;
 pub mod admin;
 
+use admin::turns::Turns;
 use gate::Gate;
 use open::Opened;
 use release::Registrations;
@@ -90,13 +91,15 @@ pub struct Worker {
     parts: Parts,
     gate: Gate,
     registrations: Registrations,
+    turns: Turns,
 }
 
 impl Worker {
     /// A worker of these parts, at rest.
     #[must_use]
     pub fn new(parts: Parts) -> Arc<Self> {
-        Arc::new(Self { parts, gate: Gate::default(), registrations: Registrations::default() })
+        let (registrations, turns) = (Registrations::default(), Turns::default());
+        Arc::new(Self { parts, gate: Gate::default(), registrations, turns })
     }
 
     /// Works until the token fires; then settles what it has in hand, within [`FINISH_BUDGET`].

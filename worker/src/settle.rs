@@ -140,15 +140,20 @@ impl Worker {
         metric::batch(deliveries.len(), oldest);
     }
 
-    /// Where a delivery goes after this ending, its log brought up to date.
-    pub(crate) fn next_home(&self, delivery: &mut Delivery, ending: &Ending) -> Option<Home> {
+    /// Where a message goes after this ending, its log brought up to date. Nothing is moved, counted or logged.
+    pub(crate) fn home_after(&self, log: &mut Log, ending: &Ending) -> Option<Home> {
         let settings = &self.parts.settings;
         let attempt = |rejection: &Rejection| Attempt {
             at: self.parts.clock.now(),
             worker: settings.name.clone(),
             error: rejection.to_string(),
         };
-        let next = ending.next_home(&mut delivery.message.log, attempt, settings);
+        ending.next_home(log, attempt, settings)
+    }
+
+    /// The same for a delivery that goes there now.
+    pub(crate) fn next_home(&self, delivery: &mut Delivery, ending: &Ending) -> Option<Home> {
+        let next = self.home_after(&mut delivery.message.log, ending);
         let rejection = delivery.message.log.rejection.as_ref().filter(|_| next == Some(Home::Dead));
         metric::delivery(ending.code(next), rejection.map_or("", |rejection| rejection.reason.code()));
         let (id, attempts) = (&delivery.message.id, delivery.message.log.attempts);

@@ -109,6 +109,15 @@ fn a_replay_must_say_which() {
         (&["dlq", "replay", "--reason", "unknown_order", "--merchant", "dev"], true),
         (&["dlq", "replay", "--reason", "no_such_reason"], false),
         (&["dlq", "replay", "0198a5e2-7a54", "0198a5e2-7a55"], true),
+        (&["dlq", "replay", "--older-than", "2h", "--newer-than", "1d", "--dry-run", "--rate", "5"], true),
+        (&["dlq", "replay", "--all", "--order", "dev/A1"], false),
+        (&["dlq", "replay", "--all", "--rate", "0"], false),
+        (&["dlq", "replay", "--order", "A1"], false),
+        (&["dlq", "list", "--merchant", "dev", "--order", "dev/A1", "--newer-than", "1d"], true),
+        (&["dlq", "list", "--older-than", "yesterday"], false),
+        (&["dlq", "export", "--to", "x"], false),
+        (&["dlq", "export", "--all"], false),
+        (&["dlq", "export", "--all", "--to", "x"], true),
         (&["dlq", "discard", "0198a5e2-7a54"], false),
         (&["dlq", "discard", "0198a5e2-7a54", "--reason", ""], false),
         (&["dlq", "discard", "--reason", "tests"], false),
@@ -165,10 +174,13 @@ async fn a_dead_letter_is_found_replayed_and_discarded() {
     served.expect("pay --out-trade-no A2 --amount 1999", Fine, &["SUCCESS"]).await;
     served.until("dlq list", "2 dead letters").await;
     served.expect("dlq list --check --reason unknown_order", Found, &["1 dead letter\n", "dev/A2"]).await;
-    served.expect("dlq replay --all", Found, &["2 replayed: 1 dead again, 1 waiting"]).await;
+    served.expect("dlq replay --all", Found, &["2 replayed: 1 waiting, 1 dead again"]).await;
     served.until("dlq list", "2 dead letters").await;
     served.expect("orders register dev A2 1999", Fine, &[]).await;
-    served.expect("dlq replay --with-reason unknown_order", Fine, &["1 replayed: 1 applied"]).await;
+    let dry = "dlq replay --order dev/A2 --dry-run";
+    served.expect(dry, Fine, &["would be", "it would take effect", "1 looked at, nothing changed: 1 applied"]).await;
+    served.expect("dlq replay --with-reason unknown_order --rate 5", Fine, &["1 replayed: 1 applied"]).await;
+    served.expect("dlq audit --since 1h", Fine, &["dev/A2", "applied", "3 actions"]).await;
 
     let (list, _) = served.run("dlq list --json").await;
     let list: wxpay_shared::admin::DeadLetterList = serde_json::from_str(&list).unwrap();

@@ -17,7 +17,7 @@ use wxpay_shared::{
     config::{Config, MerchantKey},
     envelope::Api,
     fen::Fen,
-    ids::{MerchantName, OutTradeNo, UserId},
+    ids::{MerchantName, OrderId, OutTradeNo, UserId},
     reason::Rejection,
     wechat::{
         keys::{ApiV3Key, V2Key},
@@ -192,7 +192,7 @@ impl Stage {
             return Ok(Vec::new());
         }
         let select = Selection { ids, ..Selection::default() };
-        let replayed = self.client.replay(&Replay { select, limit: None }).await?;
+        let replayed = self.client.replay(&Replay { select, ..Replay::default() }).await?;
         Ok(replayed.results.into_iter().map(|result| result.outcome).collect())
     }
 
@@ -220,16 +220,11 @@ impl Stage {
         }
     }
 
-    /// The act's dead letters: those whose body names its order, and, where the body is encrypted, those that the order
-    /// has on record.
+    /// The act's dead letters: those that name its order.
     async fn dead_letters(&self, act: &Act) -> Result<Vec<DeadLetterView>> {
-        let mut letters = self.client.dead_letters(None, Some(&self.merchant), Some(PAGE_MAX)).await?.dead_letters;
-        let refunds = self.order(act).await?.map(|order| order.refunds).unwrap_or_default();
-        letters.retain(|letter| {
-            letter.out_trade_no.as_deref() == Some(act.order)
-                || refunds.iter().any(|refund| refund.notification == letter.id)
-        });
-        Ok(letters)
+        let order = OrderId { merchant: self.merchant.clone(), out_trade_no: OutTradeNo::parse(act.order)? };
+        let select = Selection { order: Some(order), ..Selection::default() };
+        Ok(self.client.dead_letters(&select, PAGE_MAX, None).await?.dead_letters)
     }
 
     /// Waits until nothing waits for a worker and nothing waits for a retry; a failure where that does not come.

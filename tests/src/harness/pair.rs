@@ -143,9 +143,10 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
 
     fn program(&self, name: &str, command: &[&str]) -> Server {
         let config = self.config_file();
+        let config = ["--config", config.to_str().expect("temporary paths are text")];
         Server::start(&Plan {
             program: &binary(name),
-            arguments: &[command, &["--config", config.to_str().expect("temporary paths are text")]].concat(),
+            arguments: &[command, &config].concat(),
             environment: &[],
             directory: self.directory.path(),
             log: &self.directory.path().join(format!("{name}.log")),
