@@ -14,7 +14,8 @@ fn root() -> &'static Path {
 
 fn sources() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
-    let mut folders: Vec<_> = ["shared", "ingress", "worker", "ctl", "tests"].map(|name| root().join(name)).into();
+    let mut folders: Vec<_> =
+        ["shared", "ingress", "worker", "servers", "ctl", "tests"].map(|name| root().join(name)).into();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).expect("a folder of the workspace").flatten() {
             let path = entry.path();

@@ -1,8 +1,8 @@
-//! Private RabbitMQ nodes: one that all tests share, with a virtual host for each, and nodes of one's own to break.
+//! Private RabbitMQ nodes: one that all tests share, with a virtual host for each, and nodes of one's own.
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::{
         OnceLock,
@@ -14,7 +14,7 @@ use std::{
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::{
+use crate::{
     process::{Plan, Server, free_port},
     wait_until,
 };
@@ -27,7 +27,7 @@ const COOKIE: &str = "-setcookie wxpaytests";
 
 /// A node, running or not. Data and ports stay the same when it is started again.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub struct Node {
     directory: TempDir,
     name: String,
     port: u16,
@@ -36,7 +36,7 @@ pub(crate) struct Node {
 }
 
 /// The node that all tests of this run share.
-pub(crate) async fn shared() -> &'static Node {
+pub async fn shared() -> &'static Node {
     static NODE: OnceLock<Node> = OnceLock::new();
     let node = tokio::task::spawn_blocking(|| NODE.get_or_init(Node::start)).await.expect("the node starts");
     node.ready().await;
@@ -44,27 +44,27 @@ pub(crate) async fn shared() -> &'static Node {
 }
 
 /// The shared node and a fresh virtual host on it.
-pub(crate) async fn fresh_host() -> (&'static Node, String) {
+pub async fn fresh_host() -> (&'static Node, String) {
     let node = shared().await;
     (node, node.virtual_host())
 }
 
 /// The URL of a fresh virtual host on the shared node.
-pub(crate) async fn fresh_url() -> String {
+pub async fn fresh_url() -> String {
     let node = shared().await;
     node.url(&node.virtual_host())
 }
 
 impl Node {
     /// Starts a node of one's own. It takes a few seconds until it is [`ready`](Self::ready).
-    pub(crate) fn start() -> Self {
+    pub fn start() -> Self {
         let mut node = Self::prepare();
         node.run();
         node
     }
 
     /// A node that does not run yet.
-    pub(crate) fn prepare() -> Self {
+    pub fn prepare() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let directory = TempDir::with_prefix("wxpay-rabbitmq-").expect("the temporary directory can be written");
         let name = format!("wxpay{}x{}@localhost", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
@@ -97,7 +97,7 @@ impl Node {
     }
 
     /// Starts a node that does not run.
-    pub(crate) fn run(&mut self) {
+    pub fn run(&mut self) {
         assert!(self.server.is_none(), "it runs already");
         self.server = Some(Server::start(&Plan {
             program: &script("rabbitmq-server"),
@@ -111,7 +111,7 @@ impl Node {
     }
 
     /// Waits until it takes connections.
-    pub(crate) async fn ready(&self) {
+    pub async fn ready(&self) {
         wait_until("RabbitMQ is up", Duration::from_secs(60), || async {
             let output = fs::read_to_string(self.directory.path().join("output")).unwrap_or_default();
             output.contains("completed with") && TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
@@ -120,19 +120,28 @@ impl Node {
     }
 
     /// Kills the broker without warning.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         drop(self.server.take().expect("it runs"));
     }
 
     /// Kills the broker and starts it again on the same data.
-    pub(crate) async fn restart(&mut self) {
+    pub async fn restart(&mut self) {
         self.kill();
         self.run();
         self.ready().await;
     }
 
+    /// The broker's process.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().expect("it runs").pid()
+    }
+
     /// Sends a signal to the broker's processes.
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         self.server.as_ref().expect("it runs").signal(name);
     }
 
@@ -140,7 +149,7 @@ impl Node {
     ///
     /// # Panics
     /// With its output if it fails.
-    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+    pub fn ctl(&self, arguments: &[&str]) -> String {
         let output = Command::new(script("rabbitmqctl"))
             .args(["-n", &self.name])
             .args(arguments)
@@ -153,7 +162,7 @@ impl Node {
     }
 
     /// Makes a virtual host that no test has used.
-    pub(crate) fn virtual_host(&self) -> String {
+    pub fn virtual_host(&self) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
         // One call instead of the two commands, each of which takes a second to start.
@@ -165,15 +174,25 @@ impl Node {
     }
 
     /// How clients reach a virtual host of this node.
-    pub(crate) fn url(&self, virtual_host: &str) -> String {
+    pub fn url(&self, virtual_host: &str) -> String {
         format!("amqp://guest:guest@127.0.0.1:{}/{virtual_host}", self.port)
     }
 }
 
-/// The scripts in PATH change the user; these do not.
+/// The version that is installed, if any is.
+#[must_use]
+pub fn version() -> Option<String> {
+    let folder = find_script("rabbitmq-server")?;
+    let name = folder.parent()?.parent()?.file_name()?.to_str()?.trim_start_matches("rabbitmq_server-");
+    Some(name.to_owned())
+}
+
 fn script(name: &str) -> PathBuf {
-    let versions = fs::read_dir("/usr/lib/rabbitmq/lib").expect(INSTALL);
-    let found =
-        versions.flatten().map(|version| version.path().join("sbin").join(name)).find(|path| Path::exists(path));
-    found.expect(INSTALL)
+    find_script(name).expect(INSTALL)
+}
+
+/// The scripts in PATH change the user; these do not.
+fn find_script(name: &str) -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/rabbitmq/lib").ok()?;
+    versions.flatten().map(|version| version.path().join("sbin").join(name)).find(|path| path.exists())
 }

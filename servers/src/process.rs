@@ -1,4 +1,4 @@
-//! Server processes that do not outlive the tests.
+//! Server processes that do not outlive whoever started them.
 //!
 //! A destructor is not enough: a test binary may be killed, and shared servers live in statics, which are never dropped.
 //! So each server is the child of a small shell that waits for the end of its standard input. The write end of that pipe
@@ -32,31 +32,37 @@ eval "$WATCHDOG_AFTER"
 
 /// How a server is started and ended.
 #[derive(Debug)]
-pub(crate) struct Plan<'a> {
+pub struct Plan<'a> {
     /// What to run.
-    pub(crate) program: &'a Path,
-    pub(crate) arguments: &'a [&'a str],
-    pub(crate) environment: &'a [(String, String)],
+    pub program: &'a Path,
+    /// Its arguments.
+    pub arguments: &'a [&'a str],
+    /// Variables beside those of this process.
+    pub environment: &'a [(String, String)],
     /// Its data. Removed when this process ends; a [`Server`] that is dropped leaves it to its owner.
-    pub(crate) directory: &'a Path,
+    pub directory: &'a Path,
     /// The file for what it prints.
-    pub(crate) log: &'a Path,
+    pub log: &'a Path,
     /// The signal that ends it. After five seconds its whole group is killed.
-    pub(crate) goodbye: &'a str,
+    pub goodbye: &'a str,
     /// A line of shell that ends what it left behind.
-    pub(crate) after: &'a str,
+    pub after: &'a str,
 }
 
 /// A running server. Ends when this is dropped, and when this process ends.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     watchdog: Child,
     input: Option<ChildStdin>,
     group: u32,
 }
 
 impl Server {
-    pub(crate) fn start(plan: &Plan<'_>) -> Self {
+    /// Starts it.
+    ///
+    /// # Panics
+    /// Where there is no shell.
+    pub fn start(plan: &Plan<'_>) -> Self {
         let mut watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "watchdog"])
             .arg(plan.program)
@@ -79,8 +85,17 @@ impl Server {
         Self { watchdog, input, group: pid.trim().parse().expect("the watchdog says a number") }
     }
 
+    /// The process that was started. Its children end with it.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.group
+    }
+
     /// Sends a signal to the server and all its children: `STOP` makes it fall silent, `CONT` wakes it.
-    pub(crate) fn signal(&self, name: &str) {
+    ///
+    /// # Panics
+    /// Where it has ended.
+    pub fn signal(&self, name: &str) {
         let status =
             Command::new("kill").args([format!("-{name}").as_str(), "--", &format!("-{}", self.group)]).status();
         assert!(status.expect("kill runs").success(), "no process group {}", self.group);
@@ -89,7 +104,7 @@ impl Server {
 
 impl Server {
     /// Whether the server itself has not ended yet; the watchdog reaps it only later.
-    pub(crate) fn runs(&self) -> bool {
+    pub fn runs(&self) -> bool {
         let status = std::fs::read_to_string(format!("/proc/{}/stat", self.group)).unwrap_or_default();
         status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
     }
@@ -106,7 +121,11 @@ impl Drop for Server {
 }
 
 /// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
+///
+/// # Panics
+/// Where the loopback has none.
+#[must_use]
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback has free ports");
     listener.local_addr().expect("a bound socket has an address").port()
 }

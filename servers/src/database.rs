@@ -15,21 +15,23 @@ use std::{
 use sqlx::{AssertSqlSafe, Connection as _, MySqlConnection, PgConnection, query_scalar, raw_sql};
 use tempfile::TempDir;
 
-use super::{
+use crate::{
     process::{Plan, Server, free_port},
     wait_until,
 };
 
 /// The servers that the store has homes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// PostgreSQL.
     Postgres,
+    /// MariaDB.
     Mariadb,
 }
 
 /// A server, running or not. Data and port stay the same when it is started again.
 #[derive(Debug)]
-pub(crate) struct Database {
+pub struct Database {
     kind: Kind,
     directory: TempDir,
     port: u16,
@@ -37,7 +39,7 @@ pub(crate) struct Database {
 }
 
 /// The address of a fresh database on the server of this kind that all tests share.
-pub(crate) async fn fresh_url(kind: Kind) -> String {
+pub async fn fresh_url(kind: Kind) -> String {
     static SERVERS: [OnceLock<Database>; 2] = [OnceLock::new(), OnceLock::new()];
     let slot = match kind {
         Kind::Postgres => &SERVERS[0],
@@ -51,7 +53,7 @@ pub(crate) async fn fresh_url(kind: Kind) -> String {
 
 impl Database {
     /// Makes a server of one's own and starts it. It takes a moment until it is [`ready`](Self::ready).
-    pub(crate) fn start(kind: Kind) -> Self {
+    pub fn start(kind: Kind) -> Self {
         let directory = TempDir::with_prefix("wxpay-database-").expect("the temporary directory can be written");
         let mut database = Self { kind, directory, port: free_port(), server: None };
         let (program, arguments) = match kind {
@@ -82,7 +84,7 @@ impl Database {
     }
 
     /// Starts a server that does not run.
-    pub(crate) fn run(&mut self) {
+    pub fn run(&mut self) {
         assert!(self.server.is_none(), "it runs already");
         let (data, port) = (self.path("data"), self.port.to_string());
         let (program, arguments) = match self.kind {
@@ -117,20 +119,43 @@ impl Database {
         }));
     }
 
+    /// The server's process.
+    ///
+    /// # Panics
+    /// Where it does not run.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().expect("it runs").pid()
+    }
+
     /// Waits until it answers.
-    pub(crate) async fn ready(&self) {
+    pub async fn ready(&self) {
         let url = self.url(self.kind.admin_database());
         wait_until("the database answers", Duration::from_secs(60), || async { Session::connect(&url).await.is_ok() })
             .await;
     }
 
     /// Kills the server without warning.
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         drop(self.server.take().expect("it runs"));
     }
 
+    /// What the server says of its version, without the vendor's remarks.
+    ///
+    /// # Panics
+    /// Where it does not answer.
+    pub async fn version(&self) -> String {
+        let mut session = Session::connect(&self.url(self.kind.admin_database())).await.expect("the server answers");
+        let setting = match self.kind {
+            Kind::Postgres => "select current_setting('server_version')",
+            Kind::Mariadb => "select version()",
+        };
+        let version = session.texts(setting).await.expect("the server knows its version").pop();
+        version.unwrap_or_default().split([' ', '-']).next().unwrap_or_default().to_owned()
+    }
+
     /// Makes a database that no test has used; its address.
-    pub(crate) async fn fresh_url(&self) -> String {
+    pub async fn fresh_url(&self) -> String {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("test{}", COUNT.fetch_add(1, Ordering::Relaxed));
         execute(&self.url(self.kind.admin_database()), &format!("create database {name}")).await;
@@ -150,6 +175,15 @@ impl Database {
 }
 
 impl Kind {
+    /// Whether it can be started here.
+    #[must_use]
+    pub fn is_installed(self) -> bool {
+        match self {
+            Self::Postgres => find_tool("/usr/lib/postgresql", "bin/postgres").is_some(),
+            Self::Mariadb => Command::new("mariadbd").arg("--version").output().is_ok(),
+        }
+    }
+
     const fn admin_database(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
@@ -158,14 +192,21 @@ impl Kind {
     }
 }
 
-/// A session of a test's own, to do what no store does.
-pub(crate) enum Session {
+/// A session of one's own, to do what no store does.
+#[derive(Debug)]
+pub enum Session {
+    /// On PostgreSQL.
     Postgres(PgConnection),
+    /// On MySQL or MariaDB.
     Mysql(MySqlConnection),
 }
 
 impl Session {
-    pub(crate) async fn connect(url: &str) -> sqlx::Result<Self> {
+    /// Connects.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn connect(url: &str) -> sqlx::Result<Self> {
         Ok(match url.starts_with("mysql:") {
             true => Self::Mysql(MySqlConnection::connect(url).await?),
             false => Self::Postgres(PgConnection::connect(url).await?),
@@ -173,7 +214,10 @@ impl Session {
     }
 
     /// Runs statements.
-    pub(crate) async fn run(&mut self, statements: &str) -> sqlx::Result<()> {
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn run(&mut self, statements: &str) -> sqlx::Result<()> {
         let statements = raw_sql(AssertSqlSafe(statements.to_owned()));
         match self {
             Self::Postgres(connection) => statements.execute(connection).await.map(drop),
@@ -182,7 +226,10 @@ impl Session {
     }
 
     /// The only column of a query, as text.
-    pub(crate) async fn texts(&mut self, query: &str) -> sqlx::Result<Vec<String>> {
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn texts(&mut self, query: &str) -> sqlx::Result<Vec<String>> {
         let query = AssertSqlSafe(query.to_owned());
         match self {
             Self::Postgres(connection) => query_scalar(query).fetch_all(connection).await,
@@ -192,7 +239,7 @@ impl Session {
 }
 
 /// Runs statements on a database, as an administrator would.
-pub(crate) async fn execute(url: &str, statements: &str) {
+pub async fn execute(url: &str, statements: &str) {
     let mut session = Session::connect(url).await.expect("the database can be reached");
     session.run(statements).await.expect("the statements are right");
 }
@@ -218,8 +265,12 @@ fn run(command: &mut Command, install: &str) {
 
 /// A program below a folder that is named after its version.
 fn tool(folder: &str, name: &str, install: &str) -> PathBuf {
-    let versions = fs::read_dir(folder).expect(install);
-    versions.flatten().map(|version| version.path().join(name)).find(|path| path.exists()).expect(install)
+    find_tool(folder, name).expect(install)
+}
+
+fn find_tool(folder: &str, name: &str) -> Option<PathBuf> {
+    let versions = fs::read_dir(folder).ok()?;
+    versions.flatten().map(|version| version.path().join(name)).find(|path| path.exists())
 }
 
 fn is_root() -> bool {
