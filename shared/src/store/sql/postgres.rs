@@ -121,7 +121,12 @@ impl Dialect for Postgres {
     const BEGIN_SNAPSHOT: &'static str = "begin isolation level repeatable read read only";
 
     async fn prepare(connection: &mut PgConnection) -> sqlx::Result<()> {
+        // Each statement looks a few rows up by whole keys and is planned once a connection, maybe while the tables are
+        // empty. Such a plan must not turn into a scan of what they hold an hour later.
         let session = "
+            set enable_seqscan = off;
+            set enable_hashjoin = off;
+            set enable_mergejoin = off;
             set default_transaction_isolation = 'read committed';
             set lock_timeout = '3s';
             set statement_timeout = '5s';
