@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 use wxpay_shared::{config::ConfigError, runtime::EXIT_CONFIG};
 
 use crate::{
-    client::Refused, config_check, demo, dlq, healthcheck, migrate, orders, points, queue, refunds, screen::Screen,
-    serve, simulate, verify,
+    bench, client::Refused, config_check, demo, dlq, healthcheck, migrate, orders, points, queue, refunds,
+    screen::Screen, serve, simulate, verify,
 };
 
 /// It could not be done (and clap's own code for wrong arguments).
@@ -66,6 +66,8 @@ enum Command {
     Migrate(migrate::Args),
     /// Asks ingress or worker whether it is ready: for container engines.
     Healthcheck(healthcheck::Args),
+    /// Measures what this machine can accept and apply in a second.
+    Bench(bench::Args),
 }
 
 /// How a command ended that could be done.
@@ -92,7 +94,8 @@ impl Cli {
         match self.command {
             Command::Serve(_) => "info",
             // Its story is its log: refusals and dead letters are on purpose.
-            Command::Demo(_) => "off",
+            // The benchmark's own connections come and go.
+            Command::Demo(_) | Command::Bench(_) => "off",
             Command::Orders(_)
             | Command::Refunds(_)
             | Command::Points(_)
@@ -125,6 +128,7 @@ pub async fn run(cli: Cli, screen: &mut Screen<'_>) -> Result<Verdict> {
         Command::Config(args) => config_check::run(args, screen),
         Command::Migrate(args) => migrate::run(args, screen).await,
         Command::Healthcheck(args) => healthcheck::run(args, screen).await,
+        Command::Bench(args) => bench::run(args, screen).await,
     }
 }
 

@@ -26,3 +26,4 @@ mod migrate;
 mod healthcheck;
 mod serve;
 mod demo;
+mod bench;

@@ -17,6 +17,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
         mpsc::{self, Receiver, Sender},
     },
     thread::JoinHandle,
@@ -115,6 +116,7 @@ pub struct Disk {
     path: Arc<Path>,
     tasks: Sender<Task>,
     failure: Arc<OnceLock<DiskError>>,
+    syncs: Arc<AtomicU64>,
     thread: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
@@ -211,6 +213,12 @@ impl Disk {
         }
     }
 
+    /// How often everything was made durable since the opening: fewer than the commits, for those at a time share one.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
     /// Bytes that the database takes, and bytes that are free beside it. Deleted records give theirs back late or never.
     ///
     /// # Errors
@@ -271,11 +279,11 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
     // The names of new files are durable only once their directory is.
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error)?;
     let (tasks, inbox) = mpsc::channel();
-    let failure = Arc::new(OnceLock::new());
-    let flusher = Flusher { db: db.clone(), file, failure: Arc::clone(&failure) };
+    let (failure, syncs) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
+    let flusher = Flusher { db: db.clone(), file, failure: Arc::clone(&failure), syncs: Arc::clone(&syncs) };
     let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || flusher.serve(&inbox));
     let thread = Arc::new(Mutex::new(Some(thread.map_err(io_error)?)));
-    Ok(Disk { db, path: path.into(), tasks, failure, thread })
+    Ok(Disk { db, path: path.into(), tasks, failure, syncs, thread })
 }
 
 /// The thread's side.
@@ -283,6 +291,7 @@ struct Flusher {
     db: sled::Db,
     file: File,
     failure: Arc<OnceLock<DiskError>>,
+    syncs: Arc<AtomicU64>,
 }
 
 impl Flusher {
@@ -312,6 +321,7 @@ impl Flusher {
         if let Some(failure) = self.failure.get() {
             return Err(failure.clone());
         }
+        self.syncs.fetch_add(1, Ordering::Relaxed);
         let flushed = self.db.flush().and_then(|_| self.file.sync_data().map_err(sled::Error::Io));
         flushed.map_err(|error| {
             tracing::error!(%error, "the database cannot write to its disk; nothing is confirmed until a restart");

@@ -45,4 +45,6 @@ mod deploy;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod bench;
+#[cfg(test)]
 mod tidy;

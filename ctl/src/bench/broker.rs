@@ -1,0 +1,134 @@
+//! RabbitMQ without our programs: the bare publisher that ingress is held against, and filling and emptying the queue.
+
+use std::{collections::BTreeMap, pin::pin, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::FuturesUnordered};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueuePurgeOptions},
+    types::{AMQPValue, FieldTable, ShortString},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::Instant;
+use wxpay_shared::{
+    envelope::Message,
+    queue::{Publisher, rabbit::RabbitPublisher, topology},
+};
+
+use super::{notices::Orders, stage::Stage, summary::per_second};
+
+/// Messages that are put into the queue at a time, before a worker is measured.
+const FILLERS: usize = 1000;
+
+/// A connection, for whoever wants nothing else of the broker.
+pub(super) async fn connect(url: &SecretString) -> Result<Connection> {
+    Connection::connect(url.expose_secret(), ConnectionProperties::default()).await.context("RabbitMQ")
+}
+
+/// Confirmed publishes a second: persistent messages with mandatory and confirm on one channel, always `depth` in flight;
+/// each publish is polled at once and never awaited alone, which is the fastest that the client library can.
+pub(super) async fn bare_publisher(
+    stage: &Stage,
+    messages: &[Message],
+    depth: usize,
+    measured: Duration,
+) -> Result<u64> {
+    let connection = connect(&stage.broker()?.url).await?;
+    topology::declare(&connection, &stage.config.queue_settings()).await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let wire: Vec<_> = messages.iter().map(|message| (properties(message), &message.body)).collect();
+    let mut publishes = wire.iter().cycle();
+    let mut in_flight = FuturesUnordered::new();
+    let begin = Instant::now() + stage.effort.warm_up;
+    let end = begin + measured;
+    let mut confirmed = 0;
+    loop {
+        while in_flight.len() < depth {
+            let (properties, body) = publishes.next().context("no message")?;
+            in_flight.push(publish(&channel, properties.clone(), body));
+        }
+        in_flight.next().await.context("nothing in flight")??;
+        let now = Instant::now();
+        if now >= end {
+            break;
+        }
+        confirmed += u64::from(now >= begin);
+    }
+    while let Some(outcome) = in_flight.next().await {
+        outcome?;
+    }
+    connection.close(200, "OK".into()).await?;
+    Ok(per_second(confirmed, measured))
+}
+
+async fn publish(channel: &Channel, properties: BasicProperties, body: &[u8]) -> Result<()> {
+    let options = BasicPublishOptions { mandatory: true, immediate: false };
+    let exchange = topology::EXCHANGE.into();
+    let confirm = channel.basic_publish(exchange, topology::NOTIFY.into(), options, body, properties).await?;
+    match confirm.await? {
+        Confirmation::Ack(None) => Ok(()),
+        Confirmation::Ack(Some(_)) | Confirmation::Nack(_) | Confirmation::NotRequested => bail!("not confirmed"),
+    }
+}
+
+/// The same bytes as ingress sends.
+fn properties(message: &Message) -> BasicProperties {
+    let text = |value: &str| AMQPValue::LongString(value.as_bytes().into());
+    let headers = message.headers.iter().map(|(name, value)| (ShortString::from(name.as_str()), text(value)));
+    BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type("text/xml".into())
+        .with_message_id(message.id.as_str().into())
+        .with_correlation_id("1".into())
+        .with_headers(FieldTable::from(headers.collect::<BTreeMap<_, _>>()))
+}
+
+/// Empties the queue.
+pub(super) async fn purge(stage: &Stage) -> Result<()> {
+    let connection = connect(&stage.broker()?.url).await?;
+    topology::declare(&connection, &stage.config.queue_settings()).await?;
+    let channel = connection.create_channel().await?;
+    channel.queue_purge(topology::NOTIFY.into(), QueuePurgeOptions::default()).await?;
+    Ok(connection.close(200, "OK".into()).await?)
+}
+
+/// Refuses a broker on which our queue is in use: the benchmark empties it.
+pub(super) async fn must_be_unused(url: &SecretString) -> Result<()> {
+    let connection = connect(url).await?;
+    let channel = connection.create_channel().await?;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    // Where the queue is not there, nobody uses it.
+    let Ok(queue) = channel.queue_declare(topology::NOTIFY.into(), passive, FieldTable::default()).await else {
+        return Ok(());
+    };
+    if queue.message_count() > 0 || queue.consumer_count() > 0 {
+        bail!(
+            "--url: {} is in use there, and the benchmark empties it: give a virtual host of its own",
+            topology::NOTIFY
+        );
+    }
+    Ok(connection.close(200, "OK".into()).await?)
+}
+
+/// Puts the payments of these orders into the queue, as ingress does.
+pub(super) async fn fill(stage: &Stage, orders: &Orders) -> Result<()> {
+    let publisher = RabbitPublisher::start(stage.broker()?.url.clone(), stage.config.queue_settings());
+    wxpay_servers::wait_until("the publisher is connected", Duration::from_secs(30), async || {
+        publisher.ready().is_ok()
+    })
+    .await;
+    publish_all(stage, orders, &publisher).await?;
+    publisher.close().await;
+    Ok(())
+}
+
+/// Publishes the payments of these orders.
+pub(super) async fn publish_all(stage: &Stage, orders: &Orders, publisher: &impl Publisher) -> Result<()> {
+    let publishes =
+        stream::iter(orders.numbers.clone()).map(|number| publisher.publish(stage.play.message(orders, number)));
+    let mut publishes = pin!(publishes.buffer_unordered(FILLERS));
+    while publishes.try_next().await?.is_some() {}
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! The time to the reply: at 64 connections, and at 80 % of the highest rate with a load that does not wait for replies.
+
+use anyhow::Result;
+use hdrhistogram::Histogram;
+use wxpay_shared::envelope::Api;
+
+use super::{
+    super::{
+        Progress, broker,
+        report::{Figure, Target},
+        stage::Stage,
+        summary::Samples,
+    },
+    accept,
+};
+
+const P99: u64 = 10_000;
+const P999: u64 = 25_000;
+/// Connections of the closed loop; the rate is the highest of them.
+const CLOSED: [usize; 2] = [64, 512];
+/// Connections over which the open loop sends; one is free whenever a request is due.
+const OPEN: usize = 512;
+
+pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Figure>> {
+    let ingress = stage.ingress().await?;
+    let mut closed = Quantiles::default();
+    let mut open = Quantiles::default();
+    let mut rates = Samples::default();
+    for _ in 0..stage.effort.repetitions {
+        let mut highest = 0;
+        for connections in CLOSED {
+            progress.step(&format!("latency, {connections} connections"));
+            let run = accept(stage, &ingress, Api::V2, connections, None).await?;
+            broker::purge(stage).await?;
+            highest = highest.max(run.rate);
+            if connections == CLOSED[0] {
+                closed.add(&run.outcome.latency);
+            }
+        }
+        let rate = highest * 8 / 10;
+        progress.step(&format!("latency, open loop at {rate}/s"));
+        let run = accept(stage, &ingress, Api::V2, OPEN, Some(rate)).await?;
+        broker::purge(stage).await?;
+        rates.add(run.rate);
+        open.add(&run.outcome.latency);
+    }
+    let mut figures = closed.figures("reply, 64 connections");
+    figures.extend(open.figures(&format!("reply, open loop, {} /s (80 % of the highest)", rates.median())));
+    Ok(figures)
+}
+
+#[derive(Default)]
+struct Quantiles {
+    p50: Samples,
+    p99: Samples,
+    p999: Samples,
+}
+
+impl Quantiles {
+    fn add(&mut self, latency: &Histogram<u64>) {
+        self.p50.add(latency.value_at_quantile(0.5));
+        self.p99.add(latency.value_at_quantile(0.99));
+        self.p999.add(latency.value_at_quantile(0.999));
+    }
+
+    fn figures(self, name: &str) -> Vec<Figure> {
+        let p99 = Figure::new(format!("{name}, p99"), "µs", self.p99).target(Target::AtMost(P99));
+        let p99 = p99.note(format!("median {} µs", self.p50.median()));
+        let p999 = Figure::new(format!("{name}, p99.9"), "µs", self.p999).target(Target::AtMost(P999));
+        vec![p99, p999]
+    }
+}

@@ -1,0 +1,166 @@
+//! Ingress and worker at the same time, in a steady state, against what the CPU that each needs alone allows; and the
+//! time from SUCCESS to applied at half that rate.
+
+use std::{path::Path, sync::OnceLock, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use hdrhistogram::Histogram;
+use secrecy::SecretString;
+use tokio::time::Instant;
+use wxpay_shared::envelope::Api;
+
+use super::{
+    super::{
+        Progress, broker,
+        load::microseconds,
+        report::{Figure, Target},
+        stage::{Program, Stage, Store},
+        summary::Samples,
+    },
+    Run, accept, accept_these, loopback, micros, register, worker,
+};
+
+const LEAST: u64 = 800;
+const APPLIED_P99: u64 = 100_000;
+const CONNECTIONS: usize = 64;
+/// Tries to come near the highest steady rate.
+const TRIES: u32 = 4;
+/// How often the worker is asked how far it is, and so how exact the time to applied is.
+const LOOK: Duration = Duration::from_millis(5);
+/// The queue may hold this share of what came, in thousandths, when a steady run ends.
+const STEADY: u64 = 30;
+/// Without any progress for so long, it will not come.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// One run of both.
+struct Both {
+    run: Run,
+    /// When how many deliveries were applied.
+    ends: Vec<(Instant, u64)>,
+}
+
+pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Figure>> {
+    // The store that most users have, of those that are there.
+    let store = stage.stores.get(1).or(stage.stores.first()).context("no store")?;
+    let url = store.fresh().await?;
+    let data = stage.fresh_directory()?;
+    let (mut together, mut allowed) = (Samples::default(), Samples::default());
+    let (mut p50, mut p99) = (Samples::default(), Samples::default());
+    let mut note = String::new();
+    for _ in 0..stage.effort.repetitions {
+        progress.step("ingress alone, worker alone");
+        let (alone, cost) = allowed_rate(stage, store, (&url, &data)).await?;
+        note = cost;
+        progress.step(&format!("{}: ingress and worker together", store.name()));
+        let rate = steady_rate(stage, (&url, &data), alone).await?;
+        allowed.add(alone);
+        together.add(rate);
+        progress.step(&format!("{}: at half of that rate", store.name()));
+        let both = both(stage, (&url, &data), rate / 2).await?;
+        let delays = both.delays()?;
+        p50.add(delays.value_at_quantile(0.5));
+        p99.add(delays.value_at_quantile(0.99));
+    }
+    let name = format!("ingress and worker together, {}, steady", store.name());
+    let figure = Figure::new(name, "/s", together).against("what the CPU of both alone allows", &allowed);
+    let applied = Figure::new("SUCCESS to applied at half of that, p99", "µs", p99).target(Target::AtMost(APPLIED_P99));
+    let applied = applied.note(format!("median {} µs, looked at every {} ms", p50.median(), LOOK.as_millis()));
+    Ok(vec![figure.target(Target::RatioAtLeast(LEAST)).note(note), applied])
+}
+
+/// The rate at which all processors are busy, if each notification costs what it costs ingress and worker alone.
+async fn allowed_rate(stage: &Stage, store: &Store, at: (&SecretString, &Path)) -> Result<(u64, String)> {
+    let ingress = stage.ingress().await?;
+    let accepted = accept(stage, &ingress, Api::V2, CONNECTIONS, None).await?;
+    drop(ingress);
+    broker::purge(stage).await?;
+    let orders = stage.orders(stage.effort.events);
+    let applied = worker::applied(stage, store, at, &orders, &[]).await?;
+    let (first, second) = (accepted.cost.iter().sum::<u64>(), applied.cost.iter().sum::<u64>());
+    let cpus = std::thread::available_parallelism()?.get() as u64;
+    let note = format!(
+        "CPU µs each, servers and generator included: accepting {}, applying {}",
+        micros(first),
+        micros(second)
+    );
+    Ok((cpus.saturating_mul(1_000_000_000) / (first + second).max(1), note))
+}
+
+/// The highest rate that was tried at which the queue did not grow.
+async fn steady_rate(stage: &Stage, at: (&SecretString, &Path), first: u64) -> Result<u64> {
+    let (mut low, mut high) = (0, first * 12 / 10);
+    for _ in 0..TRIES {
+        let rate = if low == 0 { high * 6 / 10 } else { u64::midpoint(low, high) };
+        let both = both(stage, at, rate).await?;
+        let came = both.run.outcome.replies.len() as u64;
+        let left = came.saturating_sub(both.applied_with_the_load());
+        let steady = left * 1000 <= came * STEADY && both.run.rate * 1000 >= rate * (1000 - STEADY);
+        if steady {
+            low = both.run.rate;
+        } else {
+            high = rate;
+        }
+    }
+    Ok(low)
+}
+
+/// Both programs at this rate of requests, until everything that was accepted is applied.
+async fn both(stage: &Stage, (url, data): (&SecretString, &Path), rate: u64) -> Result<Both> {
+    let plan = stage.effort.plan(CONNECTIONS, Some(rate));
+    let milliseconds = u64::try_from((plan.warm_up + plan.measured).as_millis())?;
+    let orders = stage.orders(rate * milliseconds / 1000 + CONNECTIONS as u64);
+    register(stage, url, data, &orders).await?;
+    let ingress = stage.ingress().await?;
+    let path = format!("/v2/{}", crate::dev_merchant::NAME);
+    let requests = stage.play.requests(Api::V2, &orders, loopback(ingress.notify_port), &path)?;
+    let worker = stage.worker(url, data, &[]).await?;
+    let accepted = OnceLock::new();
+    let load = async {
+        let run = accept_these(stage, &ingress, requests, plan).await?;
+        accepted.get_or_init(|| run.outcome.replies.len() as u64);
+        Ok(run)
+    };
+    let (run, ends) = tokio::try_join!(load, watch(&worker, &accepted))?;
+    Ok(Both { run, ends })
+}
+
+/// How many deliveries were applied at which time, until all are that were accepted.
+async fn watch(worker: &Program, accepted: &OnceLock<u64>) -> Result<Vec<(Instant, u64)>> {
+    let mut seen = vec![(Instant::now(), 0)];
+    loop {
+        let (now, applied) = (Instant::now(), worker.count("applied").await?);
+        if seen.last().is_none_or(|(_, before)| applied > *before) {
+            seen.push((now, applied));
+        }
+        if accepted.get().is_some_and(|accepted| applied >= *accepted) {
+            return Ok(seen);
+        }
+        if seen.last().is_some_and(|(at, _)| now - *at > STALLED) {
+            bail!("the worker stopped at {applied}");
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+impl Both {
+    /// How many were applied when the last reply came.
+    fn applied_with_the_load(&self) -> u64 {
+        let outcome = &self.run.outcome;
+        let end = outcome.started + outcome.replies.last().copied().unwrap_or_default();
+        self.ends.iter().take_while(|(at, _)| *at <= end).last().map_or(0, |(_, applied)| *applied)
+    }
+
+    /// From the n-th reply to the n-th end, in microseconds: the queue keeps the order, but for what is handled at the
+    /// same time.
+    fn delays(&self) -> Result<Histogram<u64>> {
+        let mut delays = microseconds();
+        let mut ends = self.ends.iter().peekable();
+        for (number, reply) in self.run.outcome.replies.iter().enumerate() {
+            while ends.next_if(|(_, applied)| *applied <= number as u64).is_some() {}
+            let Some((end, _)) = ends.peek() else { break };
+            let delay = end.saturating_duration_since(self.run.outcome.started + *reply);
+            delays.saturating_record(u64::try_from(delay.as_micros())?);
+        }
+        Ok(delays)
+    }
+}

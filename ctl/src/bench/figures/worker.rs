@@ -1,0 +1,171 @@
+//! What one worker applies in a second: by batches against one by one, the embedded store against sled's own writes,
+//! and repeats against what is new.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use secrecy::SecretString;
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        Progress, broker, disk,
+        notices::Orders,
+        report::{Figure, Target},
+        stage::{Program, Stage, Store},
+        summary::{Samples, per_second},
+    },
+    micros, nanos_each, register,
+};
+
+const BATCH_TO_ONE: u64 = 6_000;
+const STORE_TO_SLED: u64 = 500;
+const REPEATS_TO_APPLIED: u64 = 2_000;
+/// As the worker's own defaults.
+const BATCH: u64 = 64;
+const BATCHES_AT_A_TIME: usize = 4;
+/// How often the worker is asked how far it is.
+const LOOK: Duration = Duration::from_millis(10);
+/// Without any progress for so long, it will not come.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// One worker's way through a full queue.
+pub(super) struct Drained {
+    pub(super) rate: u64,
+    /// CPU time for one notification, in nanoseconds: worker, broker, the store's server.
+    pub(super) cost: [u64; 3],
+    /// The worker's memory in KiB at each quarter of the way.
+    pub(super) resident: Vec<u64>,
+}
+
+impl Drained {
+    fn cost_note(&self) -> String {
+        let [worker, broker, store] = self.cost.map(micros);
+        format!("CPU µs each: worker {worker}, broker {broker}, store's server {store}")
+    }
+}
+
+/// Starts a worker on a queue that holds so many messages, and watches until they all ended in this way.
+pub(super) async fn drain(
+    stage: &Stage,
+    store: &Store,
+    (url, data): (&SecretString, &Path),
+    (count, outcome): (u64, &str),
+    settings: &[(&str, &str)],
+) -> Result<Drained> {
+    let broker = || stage.broker.as_ref().and_then(super::super::stage::Broker::cpu).unwrap_or_default();
+    let server = || store.cpu().unwrap_or_default();
+    let before = [Duration::ZERO, broker(), server()];
+    let worker = stage.worker(url, data, settings).await?;
+    let (rate, resident) = watch(&worker, count, outcome).await?;
+    let after = [worker.cpu(), broker(), server()];
+    drop(worker);
+    let cost = [0, 1, 2].map(|part| nanos_each(after[part].saturating_sub(before[part]), count));
+    Ok(Drained { rate, cost, resident })
+}
+
+/// Looks on until so many deliveries ended in this way. The rate is that between the first look that saw any and the last.
+async fn watch(worker: &Program, count: u64, outcome: &str) -> Result<(u64, Vec<u64>)> {
+    let (mut first, mut last, mut resident) = (None, (Instant::now(), 0), Vec::new());
+    loop {
+        let done = worker.count(outcome).await?;
+        let now = Instant::now();
+        if done > last.1 {
+            last = (now, done);
+            first.get_or_insert(last);
+        } else if now - last.0 > STALLED {
+            bail!("the worker stopped at {done} of {count} ({outcome})");
+        }
+        while resident.len() < 4 && done >= count * (resident.len() as u64 + 1) / 4 {
+            resident.push(super::super::process::resident_kib(worker.pid()));
+        }
+        if done >= count {
+            let (begun, before) = first.context("nothing was counted")?;
+            return Ok((per_second(done - before, now - begun), resident));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[derive(Default)]
+struct Rows {
+    batches: Samples,
+    one_by_one: Samples,
+    repeats: Samples,
+    sled: Samples,
+    note: String,
+    bytes: u64,
+}
+
+pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Figure>> {
+    let mut rows: Vec<Rows> = stage.stores.iter().map(|_| Rows::default()).collect();
+    for _ in 0..stage.effort.repetitions {
+        for (store, rows) in stage.stores.iter().zip(&mut rows) {
+            repetition(stage, progress, store, rows).await?;
+        }
+    }
+    let figures = stage.stores.iter().zip(rows).flat_map(|(store, rows)| figures(store, rows));
+    Ok(figures.collect())
+}
+
+async fn repetition(stage: &Stage, progress: &Progress, store: &Store, rows: &mut Rows) -> Result<()> {
+    let (many, few) = (stage.orders(stage.effort.events), stage.orders(stage.effort.events_one_by_one));
+    let data = stage.fresh_directory()?;
+    let url = store.fresh().await?;
+    progress.step(&format!("{}: a worker by batches", store.name()));
+    let drained = applied(stage, store, (&url, &data), &many, &[]).await?;
+    rows.batches.add(drained.rate);
+    rows.note = drained.cost_note();
+
+    progress.step(&format!("{}: repeats", store.name()));
+    broker::fill(stage, &many).await?;
+    rows.repeats.add(drain(stage, store, (&url, &data), (many.numbers.end, "duplicate"), &[]).await?.rate);
+
+    if matches!(store, Store::Embedded) {
+        progress.step("sled's own writes");
+        let records = disk::Records::read(&data).await?;
+        rows.bytes = records.bytes() / many.numbers.end;
+        let other = stage.fresh_directory()?;
+        rows.sled.add(records.write(&other, many.numbers.end, BATCH, BATCHES_AT_A_TIME).await?);
+        std::fs::remove_dir_all(&other)?;
+    }
+    progress.step(&format!("{}: a worker one by one", store.name()));
+    let one = [("WXPAY__WORKER__BATCH", "1")];
+    rows.one_by_one.add(applied(stage, store, (&url, &data), &few, &one).await?.rate);
+    std::fs::remove_dir_all(&data)?;
+    Ok(())
+}
+
+/// Registers orders, fills the queue with their payments, and lets a worker apply them.
+pub(super) async fn applied(
+    stage: &Stage,
+    store: &Store,
+    (url, data): (&SecretString, &Path),
+    orders: &Orders,
+    settings: &[(&str, &str)],
+) -> Result<Drained> {
+    register(stage, url, data, orders).await?;
+    broker::fill(stage, orders).await?;
+    let count = orders.numbers.end - orders.numbers.start;
+    drain(stage, store, (url, data), (count, "applied"), settings).await
+}
+
+fn figures(store: &Store, rows: Rows) -> Vec<Figure> {
+    let name = store.name();
+    let repeats = Figure::new(format!("repeats answered, {name}"), "/s", rows.repeats);
+    let repeats = repeats.against("applied by batches", &rows.batches).target(Target::RatioAtLeast(REPEATS_TO_APPLIED));
+    let mut figures = Vec::new();
+    if matches!(store, Store::Embedded) {
+        let figure = Figure::new(format!("applied by one worker, {name}, durable"), "/s", rows.batches.clone());
+        let figure = figure.against(format!("sled's batch write and fdatasync, {} bytes each", rows.bytes), &rows.sled);
+        figures.push(figure.target(Target::RatioAtLeast(STORE_TO_SLED)).note(rows.note));
+        let figure = Figure::new(format!("applied by one worker, {name}, by batches"), "/s", rows.batches);
+        figures.push(figure.against("batch = 1", &rows.one_by_one));
+    } else {
+        let figure = Figure::new(format!("applied by one worker, {name}, by batches"), "/s", rows.batches);
+        let figure = figure.against("one statement a message, batch = 1", &rows.one_by_one);
+        figures.push(figure.target(Target::RatioAtLeast(BATCH_TO_ONE)).note(rows.note));
+    }
+    figures.push(repeats);
+    figures
+}

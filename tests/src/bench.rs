@@ -1,0 +1,49 @@
+//! The benchmark measures something: each figure has its samples, its baseline and its verdict.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::pair::binary;
+
+/// Runs it on the smallest scale; exit code 1 is a missed target, which this machine may well miss now.
+fn bench(arguments: &[&str]) -> Vec<Value> {
+    binary("wxpay-ingress");
+    let output = Command::new(binary("wxpayctl"))
+        .args(["--json", "bench", "--quick", "--repetitions", "1", "--seconds", "1"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{}{}", text(&output.stdout), text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["left_out"], Value::Array(Vec::new()));
+    report["figures"].as_array().unwrap().clone()
+}
+
+fn measured(figure: &Value) -> u64 {
+    figure["values"]["median"].as_u64().unwrap()
+}
+
+#[test]
+fn each_figure_of_ingress_stands_beside_its_baseline() {
+    let figures = bench(&["ingress", "queue"]);
+    assert_eq!(figures.len(), 5, "{figures:?}");
+    for figure in figures {
+        assert!(measured(&figure) > 0, "{figure}");
+        assert!(figure["baseline"]["values"]["median"].as_u64().unwrap() > 0, "{figure}");
+        let ratio = figure["baseline"]["ratio_thousandths"]["median"].as_u64().unwrap();
+        let least = figure["target"]["ratio_at_least"].as_u64().unwrap();
+        assert_eq!(figure["reached"].as_bool().unwrap(), ratio >= least, "{figure}");
+    }
+}
+
+#[test]
+fn a_worker_is_measured_on_every_store() {
+    let figures = bench(&["worker", "--events", "400"]);
+    for store in ["embedded", "PostgreSQL", "MariaDB"] {
+        let names = |figure: &&Value| figure["name"].as_str().unwrap().contains(store);
+        assert!(figures.iter().filter(names).count() >= 2, "{store}: {figures:?}");
+    }
+    assert!(figures.iter().all(|figure| measured(figure) > 0), "{figures:?}");
+}
