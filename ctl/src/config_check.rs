@@ -8,10 +8,12 @@ use jiff::Timestamp;
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
+use wxpay_ingress::source::Sources;
 use wxpay_shared::{
     config::{Config, ConfigError, DEFAULT_FILE, EMBEDDED, ENV_PREFIX, MerchantKey},
     merchant::{Merchant, Merchants},
     queue::topology::{NOTIFY, shard},
+    tls::Tls,
 };
 
 use crate::{
@@ -100,6 +102,8 @@ pub(crate) fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> {
 /// Opens everything that the programs would open.
 fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, ConfigError> {
     let merchants = Merchants::open(config)?;
+    Tls::open(config)?;
+    Sources::open(config)?;
     let queue = config.queue_url()?;
     let store = config.store_url()?;
     let admin_token = config.admin_token()?;

@@ -59,7 +59,8 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
     let shutdown = shutdown_token().context("cannot listen for signals")?;
     let together = Together::start(&plan.config, &plan.data_dir).await?;
     let watched = plan.development.as_ref().map(|(file, _)| file.clone()).or(args.config);
-    reload::watch(watched, Arc::clone(&together.merchants), shutdown.clone()).context("cannot listen for signals")?;
+    reload::watch(watched, Arc::clone(&together.merchants), together.tls.clone(), shutdown.clone())
+        .context("cannot listen for signals")?;
     announce(screen, &plan, &together)?;
     together.run_until(shutdown).await?;
     if !screen.is_json() {

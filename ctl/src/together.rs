@@ -21,6 +21,7 @@ use wxpay_shared::{
     runtime::FINISH_BUDGET,
     settled::Settled,
     store::embedded::EmbeddedStore,
+    tls::{LiveTls, Tls},
 };
 use wxpay_worker::{Parts, Settings, Worker, admin};
 
@@ -39,6 +40,8 @@ pub struct Together {
     pub admin: SocketAddr,
     /// Its merchants, whose keys may be exchanged.
     pub merchants: Arc<LiveMerchants>,
+    /// Its TLS, whose certificate may be exchanged.
+    pub tls: Option<Arc<LiveTls>>,
     tasks: JoinSet<()>,
     stop: CancellationToken,
     disk: Disk,
@@ -54,6 +57,7 @@ impl Together {
         embedded("store.url", config.store_url()?.expose_secret())?;
         let merchants = Arc::new(LiveMerchants::new(Merchants::open(config)?));
         let token = config.admin_token()?;
+        let tls = Tls::open(config)?.map(|tls| Arc::new(LiveTls::new(tls)));
         let ingress = bind("ingress.listen", config.ingress.listen).await?;
         let ops = bind("ingress.ops_listen", config.ingress.ops_listen).await?;
         let admin = bind("worker.admin_listen", config.worker.admin_listen).await?;
@@ -61,7 +65,7 @@ impl Together {
         dev_merchant::private_dir(data_dir)?;
         let seal = Arc::new(seal_keys(config, data_dir)?);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let disk = Disk::open(data_dir, Holds::Records).await?;
+        let disk = Disk::open(data_dir, Holds::Records).await?.with_reserve(config.disk_reserve());
         let queue = EmbeddedQueue::open(disk.clone(), config.queue_settings(), Arc::clone(&clock)).await?;
         let worker = Worker::new(Parts {
             consumer: Arc::new(queue.consumer()),
@@ -74,20 +78,20 @@ impl Together {
             settings: Settings::of(config),
         });
         let live = Arc::clone(&merchants);
-        let public = Arc::new(Ingress::new(merchants, seal, Arc::new(queue), clock));
+        let public = Arc::new(Ingress::new(merchants, seal, Arc::new(queue), clock).within(config)?);
 
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let addresses = (ingress.local_addr()?, ops.local_addr()?, admin.local_addr()?);
-        for (listener, router) in [
-            (ingress, wxpay_ingress::router(Arc::clone(&public))),
-            (ops, wxpay_ingress::ops_router(public)),
-            (admin, admin::router(Arc::clone(&worker), token)),
+        for (listener, tls, router) in [
+            (ingress, tls.clone(), wxpay_ingress::router(Arc::clone(&public))),
+            (ops, None, wxpay_ingress::ops_router(public)),
+            (admin, None, admin::router(Arc::clone(&worker), token)),
         ] {
-            tasks.spawn(http::serve(listener, router, FINISH_BUDGET, stop.clone()));
+            tasks.spawn(http::serve_over(listener, tls, router, FINISH_BUDGET, stop.clone()));
         }
         tasks.spawn(worker.run(stop.clone()));
         let (ingress, ops, admin) = addresses;
-        Ok(Self { ingress, ops, admin, merchants: live, tasks, stop, disk })
+        Ok(Self { ingress, ops, admin, merchants: live, tls, tasks, stop, disk })
     }
 
     /// Runs until the token fires, then stops.

@@ -13,9 +13,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{any, get},
 };
+use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use wxpay_shared::{
     clock::Clock,
+    config::{self, Config, ConfigError},
     envelope::{Api, Envelope, SealKeys},
     ids::NotificationId,
     merchant::LiveMerchants,
@@ -27,11 +29,15 @@ pub mod request;
 pub mod verify;
 pub mod kind;
 pub mod reply;
+pub mod source;
+mod readiness;
 mod refusal_log;
 
 use kind::Kind;
+use readiness::{NotReady, Readiness};
 use refusal_log::RefusalLog;
 use reply::Refusal;
+use source::Sources;
 use verify::Verified;
 
 /// What the public side needs to run.
@@ -40,11 +46,14 @@ pub struct Ingress {
     seal: Arc<SealKeys>,
     publisher: Arc<dyn Publisher>,
     clock: Arc<dyn Clock>,
+    readiness: Readiness,
+    sources: Sources,
+    requests: Semaphore,
     refusals: RefusalLog,
 }
 
 impl Ingress {
-    /// An ingress for these merchants that publishes here.
+    /// An ingress for these merchants that publishes here, within the configuration's defaults.
     #[must_use]
     pub fn new(
         merchants: Arc<LiveMerchants>,
@@ -52,11 +61,23 @@ impl Ingress {
         publisher: Arc<dyn Publisher>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { merchants, seal, publisher, clock, refusals: RefusalLog::default() }
+        let requests = Semaphore::new(permits(config::Ingress::default().requests));
+        let (readiness, sources, refusals) = (Readiness::default(), Sources::default(), RefusalLog::default());
+        Self { merchants, seal, publisher, clock, readiness, sources, requests, refusals }
+    }
+
+    /// The same within the configured bounds.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for a list of networks that cannot be read.
+    pub fn within(self, config: &Config) -> Result<Self, ConfigError> {
+        Ok(Self { sources: Sources::open(config)?, requests: Semaphore::new(permits(config.ingress.requests)), ..self })
     }
 
     /// The flow. After `Ok` the notification is durable; after `Err` WeChat is told to send it again.
     async fn accept(&self, request: Request, route: Api) -> Result<Accepted, Refusal> {
+        let _permit = self.requests.try_acquire().map_err(|_| Refusal::Overloaded)?;
+        self.sources.check(&request)?;
         let received_at = self.clock.now();
         let merchants = self.merchants.now();
         let notification = request::read(request, &merchants).await?;
@@ -68,6 +89,7 @@ impl Ingress {
         let published_at = Instant::now();
         let published = self.publisher.publish(envelope.seal(&self.seal)).await;
         metric::confirmed(published_at.elapsed());
+        self.readiness.published(published);
         published?;
         Ok(Accepted { id, api, kind })
     }
@@ -95,12 +117,20 @@ impl Ingress {
         reply
     }
 
+    fn ready(&self) -> Result<(), NotReady> {
+        self.readiness.check(self.publisher.as_ref())
+    }
+
     /// The metrics page.
     fn metrics(&self) -> String {
-        metric::ingress_ready(self.publisher.ready().is_ok());
+        metric::ingress_ready(self.ready().is_ok());
         metric::key_expiries(&self.merchants.now());
         metric::page()
     }
+}
+
+fn permits(requests: u32) -> usize {
+    usize::try_from(requests).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS)
 }
 
 /// A notification that is durable.
@@ -135,7 +165,7 @@ pub fn ops_router(ingress: Arc<Ingress>) -> Router {
 }
 
 async fn ready(State(ingress): State<Arc<Ingress>>) -> Response {
-    match ingress.publisher.ready() {
+    match ingress.ready() {
         Ok(()) => "ready\n".into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")).into_response(),
     }

@@ -11,6 +11,7 @@ use wxpay_shared::{
     merchant::{LiveMerchants, Merchants},
     queue::rabbit::RabbitPublisher,
     reload, runtime,
+    tls::{LiveTls, Tls},
 };
 
 /// Receives WeChat Pay's notifications and publishes them to RabbitMQ.
@@ -33,6 +34,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let url = config.broker_url()?;
     let seal = config.shared_seal_keys()?;
     let merchants = Merchants::open(&config)?;
+    let tls = Tls::open(&config)?;
     let listener = http::bind("ingress.listen", config.ingress.listen).await?;
     let ops_listener = http::bind("ingress.ops_listen", config.ingress.ops_listen).await?;
     tracing::info!(listen = %listener.local_addr()?, ops_listen = %ops_listener.local_addr()?, "wxpay-ingress starts");
@@ -40,13 +42,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let publisher = Arc::new(RabbitPublisher::start(url, config.queue_settings()));
     let merchants = Arc::new(LiveMerchants::new(merchants));
     let shutdown = runtime::shutdown_token()?;
-    reload::watch(arguments.config, Arc::clone(&merchants), shutdown.clone())?;
+    let tls = tls.map(|tls| Arc::new(LiveTls::new(tls)));
+    reload::watch(arguments.config, Arc::clone(&merchants), tls.clone(), shutdown.clone())?;
     let ingress = Ingress::new(merchants, Arc::new(seal), Arc::clone(&publisher) as _, Arc::new(SystemClock));
-    let ingress = Arc::new(ingress);
+    let ingress = Arc::new(ingress.within(&config)?);
     let grace = runtime::FINISH_BUDGET;
     let serving = async {
         tokio::join!(
-            http::serve(listener, router(Arc::clone(&ingress)), grace, shutdown.clone()),
+            http::serve_over(listener, tls, router(Arc::clone(&ingress)), grace, shutdown.clone()),
             http::serve(ops_listener, ops_router(ingress), grace, shutdown.clone()),
         );
     };

@@ -28,10 +28,11 @@ impl RefusalLog {
         match refusal {
             // WeChat tests in this way that signatures are checked. The right notification follows.
             Refusal::V3(V3Refusal::Probe) => tracing::debug!(path, "refused a signature probe"),
-            Refusal::Publish(_) | Refusal::Internal => {
+            Refusal::Publish(_) | Refusal::Overloaded | Refusal::Internal => {
                 tracing::error!(path, reason = refusal.code(), suppressed, "could not accept a notification");
             }
-            Refusal::UnknownMerchant
+            Refusal::ForeignSource
+            | Refusal::UnknownMerchant
             | Refusal::MethodNotAllowed
             | Refusal::BodyTooLarge
             | Refusal::BodyTimeout

@@ -20,6 +20,12 @@ pub const V2_SUCCESS: &str =
 /// Why a notification was not accepted. WeChat sends again after each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// As many requests as may be handled at a time are being handled.
+    #[error("too many requests")]
+    Overloaded,
+    /// Not from one of WeChat's networks, where that is to be enforced.
+    #[error("not from WeChat's networks")]
+    ForeignSource,
     /// No merchant of this name, or none with a key for this protocol.
     #[error("unknown merchant")]
     UnknownMerchant,
@@ -66,6 +72,8 @@ impl Refusal {
     #[must_use]
     pub const fn code(self) -> &'static str {
         match self {
+            Self::Overloaded => "overloaded",
+            Self::ForeignSource => "foreign_source",
             Self::UnknownMerchant => "unknown_merchant",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::BodyTooLarge => "body_too_large",
@@ -88,6 +96,7 @@ impl Refusal {
             Self::Publish(PublishError::NotConnected) => "queue_not_connected",
             Self::Publish(PublishError::Blocked) => "queue_blocked",
             Self::Publish(PublishError::Busy) => "queue_busy",
+            Self::Publish(PublishError::Full) => "queue_full",
             Self::Publish(PublishError::Unroutable) => "queue_unroutable",
             Self::Publish(PublishError::Nacked) => "queue_nacked",
             Self::Publish(PublishError::Timeout) => "queue_timeout",
@@ -104,7 +113,9 @@ impl Refusal {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::BodyUnreadable
+            Self::Overloaded
+            | Self::ForeignSource
+            | Self::BodyUnreadable
             | Self::Xml(_)
             | Self::Sign(_)
             | Self::NotANotice
@@ -143,7 +154,8 @@ impl Refusal {
             | Self::BodyUnreadable
             | Self::Xml(_)
             | Self::NotANotice => StatusCode::BAD_REQUEST,
-            Self::Publish(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ForeignSource => StatusCode::FORBIDDEN,
+            Self::Overloaded | Self::Publish(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }

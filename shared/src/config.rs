@@ -22,9 +22,11 @@ use crate::{
     queue::{QueueSettings, topology::SHARDS_MAX},
 };
 
+mod ingress;
 mod load;
 mod secrets;
 
+pub use ingress::{Ingress, SourcePolicy};
 pub use secrets::read_secret;
 
 /// What stands before every key's name in the environment.
@@ -40,6 +42,8 @@ pub const EMBEDDED: &str = "embedded";
 pub struct Config {
     /// Where sled keeps what it keeps.
     pub data_dir: DataDir,
+    /// Free space on that disk below which no notifications are accepted.
+    pub disk_reserve_mb: DiskReserve,
     /// The public side.
     pub ingress: Ingress,
     /// The applying side.
@@ -57,20 +61,14 @@ pub struct Config {
     base_dir: PathBuf,
 }
 
+/// Free space that is kept on the disk of the embedded database, in MiB: what was accepted must still be applied.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct DiskReserve(#[serde(deserialize_with = "number")] u64);
+
 /// The directory of the embedded database.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 pub struct DataDir(PathBuf);
-
-/// The public side.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Ingress {
-    /// Where WeChat's notifications arrive.
-    pub listen: SocketAddr,
-    /// Where `/healthz` and `/readyz` answer.
-    pub ops_listen: SocketAddr,
-}
 
 /// The applying side.
 #[derive(Clone, Debug, Deserialize)]
@@ -268,6 +266,12 @@ impl Config {
         self.path(&self.data_dir.0)
     }
 
+    /// The embedded database's reserve in bytes.
+    #[must_use]
+    pub fn disk_reserve(&self) -> u64 {
+        self.disk_reserve_mb.0.saturating_mul(1 << 20)
+    }
+
     /// How the queue is to be used.
     #[must_use]
     pub fn queue_settings(&self) -> QueueSettings {
@@ -303,9 +307,9 @@ impl Default for DataDir {
     }
 }
 
-impl Default for Ingress {
+impl Default for DiskReserve {
     fn default() -> Self {
-        Self { listen: ([127, 0, 0, 1], 8080).into(), ops_listen: ([127, 0, 0, 1], 8081).into() }
+        Self(256)
     }
 }
 

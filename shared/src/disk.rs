@@ -113,6 +113,8 @@ enum Task {
 #[derive(Clone)]
 pub struct Disk {
     db: sled::Db,
+    /// Bytes that stay free.
+    reserve: u64,
     path: Arc<Path>,
     tasks: Sender<Task>,
     failure: Arc<OnceLock<DiskError>>,
@@ -147,6 +149,18 @@ impl Disk {
                 other => return other,
             }
         }
+    }
+
+    /// Calls the disk full as soon as fewer than so many bytes are free on it.
+    #[must_use]
+    pub fn with_reserve(self, bytes: u64) -> Self {
+        Self { reserve: bytes, ..self }
+    }
+
+    /// Whether there is more room than the reserve. A disk that cannot say counts as full.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        free_bytes(&self.path).is_ok_and(|free| free >= self.reserve)
     }
 
     /// A tree, made where it is missing.
@@ -283,7 +297,7 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
     let flusher = Flusher { db: db.clone(), file, failure: Arc::clone(&failure), syncs: Arc::clone(&syncs) };
     let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || flusher.serve(&inbox));
     let thread = Arc::new(Mutex::new(Some(thread.map_err(io_error)?)));
-    Ok(Disk { db, path: path.into(), tasks, failure, syncs, thread })
+    Ok(Disk { db, reserve: 0, path: path.into(), tasks, failure, syncs, thread })
 }
 
 /// The thread's side.

@@ -1,28 +1,43 @@
 //! An HTTP listener with bounds: how every program of ours serves.
 //!
 //! Takes the listener and the shutdown token as arguments, so that a test can use port 0 and stop it. A connection that
-//! does not finish its header in time is closed; when the token fires, no new connection is taken, idle ones are closed,
-//! and requests in progress may finish within the grace period.
+//! does not finish its handshake or a header in time is closed; when the token fires, no new connection is taken, idle
+//! ones are closed, and requests in progress may finish within the grace period.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use axum::Router;
-use hyper::server::conn::http1;
+use axum::{Router, extract::Request};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    server::graceful::{GracefulShutdown, Watcher},
     service::TowerToHyperService,
 };
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
-/// Time for a request's header, and for an idle connection to send its next one.
+use crate::tls::LiveTls;
+
+/// Time for a TLS handshake, for a request's header, and for an idle connection to send its next one.
 pub const HEADER_BUDGET: Duration = Duration::from_secs(10);
 /// Connections at a time; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Pause after a failed `accept` (out of file descriptors, say), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who connected; among the extensions of every request.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
 
 /// A listener at a configured address.
 ///
@@ -32,34 +47,35 @@ pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListe
     TcpListener::bind(address).await.with_context(|| format!("{setting}: cannot listen at {address}"))
 }
 
-/// Serves until the token fires, then lets requests in progress finish for `grace`.
+/// Serves plain HTTP until the token fires, then lets requests in progress finish for `grace`.
 pub async fn serve(listener: TcpListener, router: Router, grace: Duration, shutdown: CancellationToken) {
+    serve_over(listener, None, router, grace, shutdown).await;
+}
+
+/// As [`serve`], over TLS where there is one.
+pub async fn serve_over(
+    listener: TcpListener,
+    tls: Option<Arc<LiveTls>>,
+    router: Router,
+    grace: Duration,
+    shutdown: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
     let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let accept = async {
         loop {
             let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            // Replies are one small packet each; waiting to fill it would cost WeChat 40 ms.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "cannot set TCP_NODELAY");
-            }
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_BUDGET)
-                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-            let connection = graceful.watch(connection);
+            let (tls, router, watcher) = (tls.clone(), router.clone(), graceful.watcher());
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "a connection ended early");
-                }
+                converse(stream, Peer(peer), tls, router, watcher).await;
                 drop(permit);
             });
         }
@@ -69,7 +85,41 @@ pub async fn serve(listener: TcpListener, router: Router, grace: Duration, shutd
         () = accept => {}
     }
     drop(listener);
-    if tokio::time::timeout(grace, graceful.shutdown()).await.is_err() {
+    if timeout(grace, graceful.shutdown()).await.is_err() {
         tracing::warn!("connections were still open after the grace period");
+    }
+}
+
+/// One connection from its beginning to its end.
+async fn converse(stream: TcpStream, peer: Peer, tls: Option<Arc<LiveTls>>, router: Router, watcher: Watcher) {
+    // Replies are one small packet each; waiting to fill it would cost WeChat 40 ms.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let Some(tls) = tls else { return speak(stream, peer, router, watcher).await };
+    match timeout(HEADER_BUDGET, tls.now().accept(stream)).await {
+        Ok(Ok(stream)) => speak(stream, peer, router, watcher).await,
+        Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!("a TLS handshake took too long"),
+    }
+}
+
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
+    router: Router,
+    watcher: Watcher,
+) {
+    let router = TowerToHyperService::new(router);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_BUDGET)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = watcher.watch(connection).await {
+        tracing::debug!(%error, "a connection ended early");
     }
 }

@@ -24,6 +24,8 @@ pub mod merchant;
 pub mod metric;
 pub mod reload;
 pub mod admin;
+pub mod networks;
+pub mod tls;
 pub mod http;
 pub mod runtime;
 

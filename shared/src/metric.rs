@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use metrics::{Histogram, Label, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -158,6 +159,16 @@ pub fn depths(depths: &Depths) {
 pub fn data_dir(size: u64, free: u64) {
     gauge!(list::DATA_BYTES.name).set(number(size));
     gauge!(list::DATA_FREE.name).set(number(free));
+}
+
+/// A notification came from elsewhere than WeChat's networks.
+pub fn foreign_source() {
+    counter!(list::FOREIGN_SOURCES.name).increment(1);
+}
+
+/// When the certificate of TLS expires.
+pub fn tls_expiry(at: Timestamp) {
+    gauge!(list::TLS_EXPIRY.name).set(number(u64::try_from(at.as_second()).unwrap_or(0)));
 }
 
 /// When the merchants' platform certificates expire.

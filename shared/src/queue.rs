@@ -63,6 +63,9 @@ pub enum PublishError {
     /// The bound on publishes in flight is reached.
     #[error("too many publishes in flight")]
     Busy,
+    /// The disk has less room than must stay free.
+    #[error("the disk is nearly full")]
+    Full,
     /// The broker took the message and found no queue for it.
     #[error("the message could not be routed to a queue")]
     Unroutable,

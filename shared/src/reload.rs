@@ -1,8 +1,8 @@
 //! Keys that change without a restart.
 //!
 //! At SIGHUP, and when the configuration file or a key file has changed, the configuration is read again and all keys are
-//! opened anew. Only if every one of them can be used do they replace the old ones, all at once; otherwise the old ones
-//! stay and one line says why. Ports, queue and store stay as they were at the start.
+//! opened anew, the certificate of TLS with them. Only if every one of them can be used do they replace the old ones, all
+//! at once; otherwise the old ones stay and one line says why. Ports, queue and store stay as they were at the start.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,19 +17,21 @@ use crate::{
     config::{Config, ConfigError},
     merchant::{LiveMerchants, Merchants},
     metric,
+    tls::{LiveTls, Tls},
 };
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Keeps `merchants` as the files say until the token fires. `file` is the configuration file as it was named at the
-/// start.
+/// Keeps `merchants`, and `tls` where there is one, as the files say until the token fires. `file` is the configuration
+/// file as it was named at the start.
 ///
 /// # Errors
 /// Where the process may not listen for signals.
 pub fn watch(
     file: Option<PathBuf>,
     merchants: Arc<LiveMerchants>,
+    tls: Option<Arc<LiveTls>>,
     shutdown: CancellationToken,
 ) -> std::io::Result<tokio::task::JoinHandle<()>> {
     let mut hangup = signal(SignalKind::hangup())?;
@@ -47,23 +49,30 @@ pub fn watch(
             let current = footprints(file.as_deref());
             if asked || current != seen {
                 seen = current;
-                reload(file.as_deref(), &merchants);
+                reload(file.as_deref(), &merchants, tls.as_deref());
             }
         }
     }))
 }
 
-fn reload(file: Option<&Path>, merchants: &LiveMerchants) {
-    let opened = Config::load(file, std::env::vars()).and_then(|config| Merchants::open(&config));
+fn reload(file: Option<&Path>, merchants: &LiveMerchants, tls: Option<&LiveTls>) {
+    let opened = Config::load(file, std::env::vars()).and_then(|config| {
+        // A listener goes on as it began: with TLS or without.
+        let certificate = if tls.is_some() { Tls::open(&config)? } else { None };
+        Ok((Merchants::open(&config)?, certificate))
+    });
     match opened {
-        Ok(opened) => {
+        Ok((opened, certificate)) => {
             merchants.replace(opened);
+            if let (Some(tls), Some(certificate)) = (tls, certificate) {
+                tls.replace(certificate);
+            }
             metric::keys_reloaded(true);
-            tracing::info!("read the merchants and their keys again");
+            tracing::info!("read the keys again");
         }
         Err(error) => {
             metric::keys_reloaded(false);
-            tracing::error!(%error, "kept the old merchants and keys: the new ones cannot be used");
+            tracing::error!(%error, "kept the old keys: the new ones cannot be used");
         }
     }
 }

@@ -76,6 +76,12 @@ impl Settled {
         forgotten
     }
 
+    /// Whether the disk has more room than must stay free.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.disk.has_room()
+    }
+
     /// Bytes on disk of the whole database, and bytes that are free beside it.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ use crate::harness::pair::{V2_KEY, binary};
 
 mod compose;
 mod image;
+mod kubernetes;
+mod systemd;
 
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is a member of the workspace")

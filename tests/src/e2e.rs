@@ -43,6 +43,8 @@ mod example;
 #[cfg(test)]
 mod deploy;
 #[cfg(test)]
+mod front;
+#[cfg(test)]
 mod metrics;
 #[cfg(test)]
 mod bench;

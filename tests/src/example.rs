@@ -57,6 +57,10 @@ fn what_the_example_comments_out_is_valid_and_the_default() {
     assert_eq!(full.ingress.listen, plain.ingress.listen);
     assert_eq!(full.ingress.ops_listen, plain.ingress.ops_listen);
     assert_eq!(full.worker.admin_listen, plain.worker.admin_listen);
+    assert_eq!(full.disk_reserve(), plain.disk_reserve());
+    assert_eq!(full.ingress.requests, plain.ingress.requests);
+    assert_eq!(full.ingress.trusted_proxies, plain.ingress.trusted_proxies);
+    assert_eq!(full.ingress.source_networks, plain.ingress.source_networks);
     assert_eq!((full.worker.batch, full.worker.concurrency), (plain.worker.batch, plain.worker.concurrency));
     assert_eq!(full.worker.max_attempts, plain.worker.max_attempts);
     assert_eq!((full.queue.prefetch, full.queue.in_flight), (plain.queue.prefetch, plain.queue.in_flight));

@@ -16,6 +16,7 @@ use wxpay_shared::metric::list::{self, Kind, Metric};
 
 use crate::{
     deploy::{read, root},
+    front,
     harness::{
         notice::Notice,
         pair::{API_V3_KEY, DEADLINE, MCH_ID, Pair, V2_KEY},
@@ -84,7 +85,24 @@ async fn pages() -> (Series, Series) {
             && worker.contains_key("wxpay_data_dir_bytes")
     })
     .await;
-    (page(ingress).await, page(worker).await)
+    let (mut ingress, worker) = (page(ingress).await, page(worker).await);
+    ingress.extend(page_over_tls(&mut pair, &config).await);
+    (ingress, worker)
+}
+
+/// What an ingress shows beside that when it speaks TLS and asks where notifications come from.
+async fn page_over_tls(pair: &mut Pair, config: &[&str]) -> Series {
+    drop(pair.take_ingress());
+    let directory = pair.config_file().with_file_name("tls");
+    fs::create_dir(&directory).unwrap();
+    front::install(&directory, "platform_cert_a");
+    let tls = "[ingress]\ntls_certificate = \"tls/certificate.pem\"\ntls_key_file = \"tls/key.pem\"\n\
+               source_networks = \"report\"\n";
+    fs::write(pair.config_file(), config.join("\n").replace("[ingress]\n", tls)).unwrap();
+    pair.start_ingress();
+    pair.ingress_ready().await;
+    front::over_tls(pair).await;
+    series(&pair.client.get(pair.ops_url("/metrics")).send().await.unwrap().text().await.unwrap())
 }
 
 struct Names<'a>(&'a mut Vec<(String, Vec<String>)>);

@@ -28,7 +28,7 @@ use wxpay_shared::{
         seen::Seen,
     },
 };
-use wxpay_worker::{Parts, Settings, Worker};
+use wxpay_worker::{NotReady, Parts, Settings, Worker};
 
 use crate::harness::{
     notice::Notice,
@@ -197,7 +197,7 @@ async fn a_store_that_is_away_costs_no_attempt_and_is_asked_until_it_is_back() {
     bench.register("W").await;
     bench.store.away.store(true, Ordering::SeqCst);
     bench.queue.publish(bench.sealed("W")).await.unwrap();
-    wait_until("the worker is not ready", DEADLINE, async || !bench.worker.ready()).await;
+    wait_until("the worker is not ready", DEADLINE, async || bench.worker.ready() == Err(NotReady::Store)).await;
     let asked = bench.store.asked.load(Ordering::SeqCst);
     wait_until("the store is asked again", DEADLINE, async || bench.store.asked.load(Ordering::SeqCst) > asked + 3)
         .await;
@@ -205,7 +205,7 @@ async fn a_store_that_is_away_costs_no_attempt_and_is_asked_until_it_is_back() {
     assert_eq!((depths.notify, depths.retry, depths.dead), (1, 0, 0), "it waits where it was");
     bench.store.away.store(false, Ordering::SeqCst);
     bench.paid("W").await;
-    assert!(bench.worker.ready());
+    assert_eq!(bench.worker.ready(), Ok(()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,9 +35,13 @@ mod transfer;
 mod trail;
 mod lines;
 pub(crate) mod turns;
+mod limits;
 
 /// All routes of the worker's listener; everything but the probes wants the token.
 pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
+    let import = post(transfer::import)
+        .layer(DefaultBodyLimit::max(transfer::IMPORT_MAX))
+        .layer(middleware::from_fn(|request, next| limits::body(transfer::IMPORT_MAX, request, next)));
     let api = Router::new()
         .route("/orders", post(orders::register))
         .route("/orders/{merchant}/{out_trade_no}", get(orders::show))
@@ -49,9 +53,10 @@ pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
         .route("/dead-letters/replay", post(replay::replay))
         .route("/dead-letters/discard", post(discard::discard))
         .route("/dead-letters/export", post(transfer::export))
-        .route("/dead-letters/import", post(transfer::import).layer(DefaultBodyLimit::max(transfer::IMPORT_MAX)))
         .route("/dead-letters/audit", get(dead_letters::audit))
         .route("/queue", get(dead_letters::depths))
+        .layer(middleware::from_fn(|request, next| limits::body(limits::BODY_MAX, request, next)))
+        .route("/dead-letters/import", import)
         .route_layer(middleware::from_fn_with_state(token.map(Arc::new), authorize));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
@@ -63,10 +68,9 @@ pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
 }
 
 async fn ready(State(worker): State<Arc<Worker>>) -> Response {
-    if worker.ready() {
-        "ready\n".into_response()
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "not ready: the queue or the store is away\n").into_response()
+    match worker.ready() {
+        Ok(()) => "ready\n".into_response(),
+        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")).into_response(),
     }
 }
 

@@ -86,6 +86,20 @@ impl Settings {
     }
 }
 
+/// Why a worker is not ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    /// The gate is shut.
+    #[error("the store is away")]
+    Store,
+    /// Nothing would come.
+    #[error("the queue is not connected")]
+    Queue,
+    /// The disk of the data directory has less room than must stay free.
+    #[error("the disk is nearly full")]
+    Disk,
+}
+
 /// A worker.
 pub struct Worker {
     parts: Parts,
@@ -136,10 +150,20 @@ impl Worker {
         }
     }
 
-    /// Whether it takes deliveries.
-    #[must_use]
-    pub fn ready(&self) -> bool {
-        self.gate.is_open() && self.parts.consumer.connected()
+    /// Whether it takes deliveries and can keep what becomes of them.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn ready(&self) -> Result<(), NotReady> {
+        if !self.gate.is_open() {
+            Err(NotReady::Store)
+        } else if !self.parts.consumer.connected() {
+            Err(NotReady::Queue)
+        } else if !self.parts.settled.has_room() {
+            Err(NotReady::Disk)
+        } else {
+            Ok(())
+        }
     }
 
     /// Handles a batch and settles it. If the store is away, the batch goes back untouched.

@@ -48,14 +48,14 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let listener = http::bind("worker.admin_listen", config.worker.admin_listen).await?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let disk = Disk::open(&config.data_dir(), home.disk_holds()).await?;
+    let disk = Disk::open(&config.data_dir(), home.disk_holds()).await?.with_reserve(config.disk_reserve());
     let connections = u32::from(config.worker.concurrency) + ADMIN_CONNECTIONS;
     let store = store::open::open(&store_url, connections, &disk, Arc::clone(&clock)).await?;
     tracing::info!(admin_listen = %listener.local_addr()?, "wxpay-worker starts");
 
     let merchants = Arc::new(LiveMerchants::new(merchants));
     let shutdown = runtime::shutdown_token()?;
-    reload::watch(arguments.config, Arc::clone(&merchants), shutdown.clone())?;
+    reload::watch(arguments.config, Arc::clone(&merchants), None, shutdown.clone())?;
     let start = match home {
         Home::Embedded => RabbitConsumer::start_alone,
         Home::Postgres | Home::Mysql => RabbitConsumer::start,

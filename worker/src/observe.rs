@@ -31,7 +31,7 @@ impl Worker {
 
     /// The metrics page.
     pub(crate) fn metrics(&self) -> String {
-        metric::worker_ready(self.ready());
+        metric::worker_ready(self.ready().is_ok());
         metric::key_expiries(&self.parts.merchants.now());
         metric::page()
     }

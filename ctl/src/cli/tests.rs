@@ -17,12 +17,16 @@ struct Served {
 
 impl Served {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    async fn start_with(more: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let together = Self::programs(&directory).await;
+        let together = Self::programs(&directory, more).await;
         Self { directory, together }
     }
 
-    async fn programs(directory: &TempDir) -> Together {
+    async fn programs(directory: &TempDir, more: &[(&str, &str)]) -> Together {
         let (file, _) = dev_merchant::ensure(directory.path()).unwrap();
         let settings = [
             ("WXPAY__INGRESS__LISTEN", "127.0.0.1:0"),
@@ -32,7 +36,7 @@ impl Served {
             ("WXPAY__WORKER__MAX_ATTEMPTS", "2"),
             ("WXPAY__QUEUE__RETRY_DELAYS", "[10ms]"),
         ];
-        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let settings = settings.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         Together::start(&Config::load(Some(&file), settings).unwrap(), directory.path()).await.unwrap()
     }
 
@@ -40,7 +44,7 @@ impl Served {
     async fn restart(self) -> Self {
         let Self { directory, together } = self;
         together.stop().await.unwrap();
-        let together = Self::programs(&directory).await;
+        let together = Self::programs(&directory, &[]).await;
         Self { directory, together }
     }
 
@@ -92,6 +96,19 @@ impl Served {
             tokio::time::sleep(std::time::Duration::from_millis(10)).await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_nearly_full_takes_no_more_notifications() {
+    // No disk has that much.
+    let served = Served::start_with(&[("WXPAY__DISK_RESERVE_MB", "1000000000000")]).await;
+    for address in [served.together.ops, served.together.admin] {
+        let answer = reqwest::get(format!("http://{address}/readyz")).await.unwrap();
+        assert_eq!(answer.status(), 503);
+        assert_eq!(answer.text().await.unwrap(), "not ready: the disk is nearly full\n");
+    }
+    let reply = "the disk is nearly full";
+    served.expect("pay --out-trade-no FULL-1 --amount 100", Verdict::Found, &[reply]).await;
 }
 
 #[test]

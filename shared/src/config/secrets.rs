@@ -109,13 +109,15 @@ impl Config {
         self.secret(&format!("merchants.{name}.{}", key.setting()), value, file)
     }
 
-    /// Every file that a merchant's keys are read from.
+    /// Every file that keys are read from which may change in a running program: the merchants' and those of TLS.
     pub fn key_files(&self) -> impl Iterator<Item = PathBuf> {
-        self.merchants.values().flat_map(|merchant| {
+        let of_merchants = self.merchants.values().flat_map(|merchant| {
             let secrets = MerchantKey::ALL.into_iter().filter_map(|key| merchant.key(key).1);
             let platform = merchant.platform_certificates.iter().chain(merchant.platform_public_keys.values());
-            secrets.chain(platform.map(PathBuf::as_path)).map(|path| self.path(path))
-        })
+            secrets.chain(platform.map(PathBuf::as_path))
+        });
+        let of_tls = self.ingress.tls_certificate.iter().chain(&self.ingress.tls_key_file).map(PathBuf::as_path);
+        of_merchants.chain(of_tls).map(|path| self.path(path))
     }
 
     /// The file that a secret is read from; `None` where it is given as a value or not at all. A secret is named by the

@@ -48,6 +48,18 @@ pub(super) const KEY_EXPIRY: Metric = metric(
     &["merchant"],
     "When the last of a merchant's platform certificates expires; absent with a public key, which does not.",
 );
+pub(super) const TLS_EXPIRY: Metric = metric(
+    "wxpay_tls_certificate_expiry_timestamp_seconds",
+    Kind::Gauge,
+    &[],
+    "When the certificate of ingress expires; absent where it speaks plain HTTP.",
+);
+pub(super) const FOREIGN_SOURCES: Metric = metric(
+    "wxpay_ingress_foreign_sources_total",
+    Kind::Counter,
+    &[],
+    "Requests from elsewhere than WeChat's networks; counted unless ingress.source_networks is off.",
+);
 pub(super) const INGRESS_READY: Metric = metric(
     "wxpay_ingress_ready",
     Kind::Gauge,
@@ -133,10 +145,11 @@ pub(super) const DATA_FREE: Metric =
     metric("wxpay_data_dir_free_bytes", Kind::Gauge, &[], "Free space on the disk of data_dir.");
 
 /// All of them, in the order of the documents.
-pub const ALL: [&Metric; 18] = [
+pub const ALL: [&Metric; 20] = [
     &NOTIFICATIONS,
     &REPLY_SECONDS,
     &CONFIRM_SECONDS,
+    &FOREIGN_SOURCES,
     &INGRESS_READY,
     &DELIVERIES,
     &IGNORED,
@@ -150,6 +163,7 @@ pub const ALL: [&Metric; 18] = [
     &DATA_BYTES,
     &DATA_FREE,
     &KEY_EXPIRY,
+    &TLS_EXPIRY,
     &KEY_RELOADS,
     &BUILD_INFO,
 ];

@@ -81,6 +81,7 @@ impl EmbeddedQueue {
 #[async_trait]
 impl Publisher for EmbeddedQueue {
     async fn publish(&self, message: Message) -> Result<(), PublishError> {
+        self.ready()?;
         let permit = Arc::clone(&self.inner.in_flight).try_acquire_owned().map_err(|_| PublishError::Busy)?;
         let inner = Arc::clone(&self.inner);
         // sled flushes every 500 ms by itself; without waiting for the commit our SUCCESS could outlive the record. The
@@ -103,6 +104,9 @@ impl Publisher for EmbeddedQueue {
 
     fn ready(&self) -> Result<(), PublishError> {
         self.inner.disk.check()?;
+        if !self.inner.disk.has_room() {
+            return Err(PublishError::Full);
+        }
         if self.inner.in_flight.available_permits() == 0 { Err(PublishError::Busy) } else { Ok(()) }
     }
 }

@@ -169,8 +169,12 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
     }
 
     pub(crate) async fn ready(&self) {
-        self.answers("wxpay-ingress", self.ops_port).await;
+        self.ingress_ready().await;
         self.worker_ready().await;
+    }
+
+    pub(crate) async fn ingress_ready(&self) {
+        self.answers("wxpay-ingress", self.ops_port).await;
     }
 
     pub(crate) async fn worker_ready(&self) {
