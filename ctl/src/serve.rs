@@ -108,7 +108,8 @@ fn announce(screen: &mut Screen<'_>, plan: &Plan, together: &Together) -> Result
     ))?;
     let mut facts: Vec<_> = posts.into_iter().map(|url| ("WeChat posts to", Some(url))).collect();
     facts.push(("health", Some(format!("http://{}/readyz", together.ops))));
-    facts.push(("admin API", Some(admin)));
+    facts.push(("admin API", Some(admin.clone())));
+    facts.push(("console", Some(format!("{admin}/"))));
     screen.facts(&facts)?;
     if let Some((file, new)) = &plan.development {
         let made = if *new { "made just now" } else { "made on an earlier start" };

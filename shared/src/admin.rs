@@ -2,6 +2,7 @@
 //!
 //! | request | body | answer |
 //! | --- | --- | --- |
+//! | `GET /merchants` | | a list of the configured merchants' [`MerchantName`]s |
 //! | `POST /orders` | [`RegisterOrder`] | 201 or 200 [`OrderView`]; 409 [`Problem`] where it differs from the known one |
 //! | `GET /orders/{merchant}/{out_trade_no}` | | [`OrderView`] |
 //! | `POST /orders/{merchant}/{out_trade_no}/close` | | [`OrderView`]; 409 where it is paid |

@@ -74,7 +74,7 @@ pub struct DataDir(PathBuf);
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Worker {
-    /// Where the admin API, `/healthz` and `/readyz` answer.
+    /// Where the admin API, the console, `/healthz`, `/readyz` and `/metrics` answer.
     pub admin_listen: SocketAddr,
     /// The bearer token of the admin API; required as soon as `admin_listen` is not loopback.
     admin_token: Option<SecretString>,

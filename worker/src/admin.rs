@@ -22,8 +22,9 @@ use wxpay_shared::{
     store::StoreError,
 };
 
-use crate::Worker;
+use crate::{Worker, console};
 
+mod origin;
 mod orders;
 mod dead_letters;
 mod select;
@@ -37,12 +38,14 @@ mod lines;
 pub(crate) mod turns;
 mod limits;
 
-/// All routes of the worker's listener; everything but the probes wants the token.
+/// All routes of the worker's listener; everything but the probes, the metrics and the console's files wants the token.
 pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
     let import = post(transfer::import)
         .layer(DefaultBodyLimit::max(transfer::IMPORT_MAX))
         .layer(middleware::from_fn(|request, next| limits::body(transfer::IMPORT_MAX, request, next)));
+    let has_token = token.is_some();
     let api = Router::new()
+        .route("/merchants", get(orders::merchants))
         .route("/orders", post(orders::register))
         .route("/orders/{merchant}/{out_trade_no}", get(orders::show))
         .route("/orders/{merchant}/{out_trade_no}/close", post(orders::close))
@@ -58,12 +61,17 @@ pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
         .layer(middleware::from_fn(|request, next| limits::body(limits::BODY_MAX, request, next)))
         .route("/dead-letters/import", import)
         .route_layer(middleware::from_fn_with_state(token.map(Arc::new), authorize));
-    Router::new()
+    let for_programs = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(async |State(worker): State<Arc<Worker>>| worker.metrics()))
         .merge(api)
+        .route_layer(middleware::from_fn(origin::refuse_foreign_pages));
+    for_programs
+        .merge(console::router())
         .fallback(async || Failure::new(StatusCode::NOT_FOUND, "no such path"))
+        .layer(middleware::from_fn_with_state(has_token, origin::refuse_strange_names))
+        .layer(middleware::map_response(console::headers))
         .with_state(worker)
 }
 

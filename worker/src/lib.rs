@@ -29,6 +29,7 @@ pub mod gate;
 mod observe;
 pub mod release;
 pub mod admin;
+mod console;
 
 use admin::turns::Turns;
 use gate::Gate;

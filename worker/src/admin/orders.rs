@@ -21,6 +21,10 @@ use crate::Worker;
 /// Ledger entries of an account that one answer holds.
 const LEDGER_PAGE: usize = 100;
 
+pub(super) async fn merchants(State(worker): State<Arc<Worker>>) -> Json<Vec<MerchantName>> {
+    Json(worker.parts.merchants.now().iter().map(|merchant| merchant.name.clone()).collect())
+}
+
 pub(super) async fn register(
     State(worker): State<Arc<Worker>>,
     body: Result<Json<RegisterOrder>, JsonRejection>,
