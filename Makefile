@@ -9,7 +9,7 @@ demo:
 # Everything that CI runs.
 test: servers lint unit
 
-# The servers that the tests start privately.
+# The servers that the tests start privately, and the browser.
 servers:
 	./scripts/install-test-servers.sh
 

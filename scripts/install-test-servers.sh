@@ -1,12 +1,14 @@
 #!/bin/sh
-# Installs the servers that the tests start privately, where they are missing. The tests use their own data directories
-# and ports; a server that the package starts by itself is not touched.
+# Installs the servers that the tests start privately, and the browser that they drive, where they are missing. The tests
+# use their own data directories and ports; a server that the package starts by itself is not touched.
 set -eu
 
 missing=""
 ls /usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server >/dev/null 2>&1 || missing="$missing rabbitmq-server"
 ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 command -v mariadbd >/dev/null 2>&1 || missing="$missing mariadb-server"
+command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
+command -v chromedriver >/dev/null 2>&1 || missing="$missing chromium-driver"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

@@ -49,4 +49,6 @@ mod metrics;
 #[cfg(test)]
 mod bench;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
 mod tidy;

@@ -1,5 +1,6 @@
 //! The servers that tests run against, and the programs under test.
 
+pub(crate) mod browser;
 pub(crate) mod notice;
 pub(crate) mod pair;
 pub(crate) mod wechat;

@@ -67,7 +67,7 @@ async fn what_waits_for_an_hour_comes_at_once(pair: &Pair) {
     pair.register("shop", "WRONG", 99, "u").await;
     wait_until("the wrong amount is told", SOON, async || pair.dead_letters().await.matching == 1).await;
     let letter = pair.dead_letters().await.dead_letters.remove(0);
-    assert_eq!((letter.reason, letter.out_trade_no.as_deref()), (Reason::AmountMismatch, Some("WRONG")));
+    assert_eq!((letter.reason, letter.named.out_trade_no.as_deref()), (Reason::AmountMismatch, Some("WRONG")));
     wait_until("the other one waits on", SOON, async || waiting(pair).await == 1).await;
 }
 

@@ -131,6 +131,6 @@ impl Stage {
     pub(super) fn ctl(&self, arguments: &[&str]) -> (i32, String) {
         let output = self.ctl_command(arguments).output().unwrap();
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        (output.status.code().unwrap(), text(&output.stdout) + &text(&output.stderr))
+        (output.status.code().unwrap(), format!("{}{}", text(&output.stdout), text(&output.stderr)))
     }
 }

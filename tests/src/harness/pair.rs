@@ -34,6 +34,7 @@ pub(crate) struct Pair {
     directory: TempDir,
     ingress: Option<Server>,
     worker: Option<Server>,
+    environment: Vec<(String, String)>,
     ingress_port: u16,
     ops_port: u16,
     admin_port: u16,
@@ -105,6 +106,7 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
             directory,
             ingress: None,
             worker: None,
+            environment: Vec::new(),
             ingress_port,
             ops_port,
             admin_port,
@@ -123,6 +125,11 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
     /// Both in one process, for the embedded queue.
     pub(crate) fn start_serve(&mut self) {
         self.worker = Some(self.program("wxpayctl", &["serve"]));
+    }
+
+    /// The admin API's token for the programs that are started from now on.
+    pub(crate) fn set_admin_token(&mut self, token: &str) {
+        self.environment.push(("WXPAY__WORKER__ADMIN_TOKEN".to_owned(), token.to_owned()));
     }
 
     /// Kills a worker without warning.
@@ -147,7 +154,7 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
         Server::start(&Plan {
             program: &binary(name),
             arguments: &[command, &config].concat(),
-            environment: &[],
+            environment: &self.environment,
             directory: self.directory.path(),
             log: &self.directory.path().join(format!("{name}.log")),
             goodbye: "TERM",
