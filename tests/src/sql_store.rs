@@ -142,7 +142,7 @@ async fn a_server_that_is_killed_loses_and_doubles_nothing(kind: Kind) {
 async fn a_wrong_schema_is_named(kind: Kind) {
     let url = fresh_url(kind).await;
     let refusal = async || format!("{:#}", open_store(&url).await.err().expect("the schema is wrong"));
-    let missing = "store.url: the database has no tables of wxpay-notify, and this program needs schema version 1: run \
+    let missing = "store.url: the database has no tables of wxpay-notify, and this program needs schema version 2: run \
                    `wxpayctl migrate --apply`";
     assert_eq!(refusal().await, missing);
     let secret = url.clone().into();
@@ -150,23 +150,23 @@ async fn a_wrong_schema_is_named(kind: Kind) {
         let steps = open::migrate(&secret, apply).await.unwrap();
         steps.iter().map(|step| (step.version, step.applied)).collect::<Vec<_>>()
     };
-    assert_eq!(shown(false).await, [(1, false)]);
+    assert_eq!(shown(false).await, [(1, false), (2, false)]);
     assert_eq!(refusal().await, missing, "to look changes nothing");
-    assert_eq!(shown(true).await, [(1, true)]);
-    assert_eq!(shown(true).await, [(1, true)]);
+    assert_eq!(shown(true).await, [(1, true), (2, true)]);
+    assert_eq!(shown(true).await, [(1, true), (2, true)]);
     open_store(&url).await.unwrap();
 
     execute(&url, "update wxpay_migrations set success = false").await;
     assert!(refusal().await.contains("the migration to schema version 1 did not finish"));
     let later = "insert into wxpay_migrations (version, description, success, checksum, execution_time)
-        select 2, 'later', true, checksum, 0 from wxpay_migrations";
+        select 3, 'later', true, checksum, 0 from wxpay_migrations where version = 2";
     execute(&url, &format!("update wxpay_migrations set success = true; {later}")).await;
-    let newer = "the database has schema version 2, and this program knows versions up to 1: update it";
+    let newer = "the database has schema version 3, and this program knows versions up to 2: update it";
     assert_eq!(refusal().await, format!("store.url: {newer}"));
     for apply in [false, true] {
         assert_eq!(format!("{:#}", open::migrate(&secret, apply).await.unwrap_err()), format!("store.url: {newer}"));
     }
-    let other = "delete from wxpay_migrations where version = 2; update wxpay_migrations set checksum = 'x'";
+    let other = "delete from wxpay_migrations where version = 3; update wxpay_migrations set checksum = 'x'";
     execute(&url, other).await;
     assert!(refusal().await.contains("schema version 1 is not the one that this program knows"));
 }
