@@ -255,11 +255,19 @@ fn sealed_bytes(id: &NotificationId, headers: &BTreeMap<String, String>, body: &
 
 /// Lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-        text
-    })
+    in_digits(bytes, b"0123456789abcdef")
+}
+
+/// Upper-case hexadecimal.
+pub(crate) fn upper_hex(bytes: &[u8]) -> String {
+    in_digits(bytes, b"0123456789ABCDEF")
+}
+
+fn in_digits(bytes: &[u8], digits: &[u8; 16]) -> String {
+    let digit = |half: u8| char::from(digits[usize::from(half)]);
+    let mut text = String::with_capacity(bytes.len() * 2);
+    text.extend(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]));
+    text
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

@@ -4,12 +4,11 @@
 //! algorithm WeChat used shows in the digest's length: `sign_type` is usually absent, and some notices of HMAC merchants
 //! come with MD5. Sources: the vendor's pages on the v2 signature algorithm and its answers in the developer community.
 
-use std::fmt::Write as _;
-
 use aws_lc_rs::{constant_time, hmac};
 use md5::{Digest, Md5};
 
 use super::{keys::V2Key, v2_xml::Fields};
+use crate::envelope::upper_hex;
 
 /// Why fields do not count as signed by WeChat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -110,13 +109,6 @@ fn ambiguous(fields: &Fields<'_>) -> bool {
     with_ampersand.peek().is_some()
         && (with_ampersand.any(|(name, _)| !FREE_TEXT.contains(&name))
             || MANDATORY.iter().any(|name| fields.get(name).is_none()))
-}
-
-fn upper_hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        write!(text, "{byte:02X}").expect("writing to a String cannot fail");
-        text
-    })
 }
 
 #[cfg(test)]

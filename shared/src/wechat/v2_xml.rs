@@ -98,13 +98,13 @@ impl std::fmt::Debug for Fields<'_> {
 pub fn parse<'a>(body: &'a [u8], root: &str) -> Result<Fields<'a>, XmlError> {
     let text = std::str::from_utf8(body).map_err(|_| XmlError::Encoding)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    if !text.chars().all(allowed_char) {
+    if !all_allowed(text) {
         return Err(XmlError::Malformed);
     }
     let mut reader = Reader::from_str(text);
     let mut fields = Vec::with_capacity(32);
     if open_root(&mut reader, root)? {
-        while let Some((name, empty)) = next_field(&mut reader)? {
+        while let Some((name, empty)) = next_field(&mut reader, text)? {
             if fields.len() == FIELDS_MAX {
                 return Err(XmlError::TooManyFields);
             }
@@ -138,14 +138,22 @@ fn open_root(reader: &mut Reader<&[u8]>, root: &str) -> Result<bool, XmlError> {
 }
 
 /// The next field's name and whether it is an empty element; `None` at the root's end tag.
-fn next_field<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Option<(Cow<'a, str>, bool)>, XmlError> {
-    match skip_blanks(reader)? {
-        Event::Start(tag) => Ok(Some((Cow::Owned(plain_name(&tag)?.to_owned()), false))),
-        Event::Empty(tag) => Ok(Some((Cow::Owned(plain_name(&tag)?.to_owned()), true))),
+fn next_field<'a>(reader: &mut Reader<&'a [u8]>, text: &'a str) -> Result<Option<(Cow<'a, str>, bool)>, XmlError> {
+    let event = skip_blanks(reader)?;
+    let read = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
+    match event {
+        Event::Start(tag) => Ok(Some((name_in(text, read, plain_name(&tag)?)?, false))),
+        Event::Empty(tag) => Ok(Some((name_in(text, read, plain_name(&tag)?)?, true))),
         Event::End(_) => Ok(None),
         Event::DocType(_) => Err(XmlError::Doctype),
         _ => Err(XmlError::Malformed),
     }
+}
+
+/// A name as it stands in the text: the reader lends it no longer than its tag, which was read up to here.
+fn name_in<'a>(text: &'a str, read: usize, name: &str) -> Result<Cow<'a, str>, XmlError> {
+    let tag = text.get(..read).and_then(|text| text.rfind('<')).and_then(|start| text.get(start + 1..read));
+    tag.and_then(|tag| tag.get(..name.len())).map(Cow::Borrowed).ok_or(XmlError::Malformed)
 }
 
 /// A field's text up to and with its end tag.
@@ -174,12 +182,11 @@ fn read_value<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Cow<'a, str>, XmlErro
 
 /// The next event that is not white space between tags.
 fn skip_blanks<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>, XmlError> {
-    loop {
-        match read(reader)? {
-            Event::Text(text) if text.bytes().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n')) => {}
-            event => return Ok(event),
-        }
-    }
+    // Between fields only: within one, white space is part of the value.
+    reader.config_mut().trim_text_start = true;
+    let event = read(reader);
+    reader.config_mut().trim_text_start = false;
+    event
 }
 
 fn read<'a>(reader: &mut Reader<&'a [u8]>) -> Result<Event<'a>, XmlError> {
@@ -212,6 +219,12 @@ fn predefined(name: &str) -> Option<char> {
         "apos" => Some('\''),
         _ => None,
     }
+}
+
+/// Whether XML 1.0 allows every character. By bytes, many at a time; above ASCII two characters are forbidden.
+fn all_allowed(text: &str) -> bool {
+    let controls = text.bytes().filter(|byte| *byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r')).count();
+    controls == 0 && (text.is_ascii() || !text.contains(['\u{fffe}', '\u{ffff}']))
 }
 
 /// The characters that XML 1.0 allows.
