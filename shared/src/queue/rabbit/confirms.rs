@@ -100,11 +100,12 @@ impl Confirms {
 
     fn poll_wave(&mut self, context: &Context<'_>) -> Poll<Vec<Outcome>> {
         let mut wave = Vec::new();
+        let noted = Arc::new(Noted { woken: AtomicBool::new(false), task: context.waker().clone() });
+        let waker = Waker::from(Arc::clone(&noted));
         loop {
             // The set may pause before it has looked at everything, and then wakes the task at once. Only a pause
             // without that means that the wave is complete.
-            let noted = Arc::new(Noted { woken: AtomicBool::new(false), task: context.waker().clone() });
-            let waker = Waker::from(Arc::clone(&noted));
+            noted.woken.store(false, Ordering::SeqCst);
             match self.pending.poll_next_unpin(&mut Context::from_waker(&waker)) {
                 Poll::Ready(Some(outcome)) => wave.push(outcome),
                 Poll::Pending if noted.woken.load(Ordering::SeqCst) => {}
