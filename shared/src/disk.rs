@@ -39,8 +39,6 @@ const GROUP_MAX: usize = 4096;
 /// sled writes what is larger than a quarter of a segment to a file of its own, which it never syncs. A leaf has up to 17
 /// records and is written as one, so this keeps records of up to 120 KiB in the log.
 const SEGMENT_BYTES: usize = 8 << 20;
-/// sled's default of 1 GiB is a surprise on a small machine.
-const CACHE_BYTES: u64 = 128 << 20;
 
 /// What a database is for: what to do when it is damaged depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +50,14 @@ pub enum Holds {
 }
 
 impl Holds {
+    /// Bytes that sled keeps in memory. Its default of 1 GiB is a surprise on a small machine.
+    const fn cache_bytes(self) -> u64 {
+        match self {
+            Self::Records => 128 << 20,
+            Self::Shortcut => 32 << 20,
+        }
+    }
+
     const fn advice(self) -> &'static str {
         match self {
             Self::Records => "restore the directory from a backup; WeChat repeats what is not confirmed meanwhile",
@@ -279,7 +285,7 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
         return Err(OpenError::InUse(path.to_owned()));
     }
     remove_unfinished_snapshots(path).map_err(io_error)?;
-    let config = sled::Config::new().path(path).segment_size(SEGMENT_BYTES).cache_capacity(CACHE_BYTES);
+    let config = sled::Config::new().path(path).segment_size(SEGMENT_BYTES).cache_capacity(holds.cache_bytes());
     // sled panics over some kinds of damage.
     let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
     let db = match opened {
