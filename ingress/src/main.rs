@@ -14,6 +14,9 @@ use wxpay_shared::{
     tls::{LiveTls, Tls},
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Receives WeChat Pay's notifications and publishes them to RabbitMQ.
 #[derive(Parser)]
 #[command(version, about)]

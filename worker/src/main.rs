@@ -19,6 +19,9 @@ use wxpay_shared::{
 };
 use wxpay_worker::{Parts, Settings, Worker, admin};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Connections to a SQL store beside those that apply batches: for the admin API and for probes.
 const ADMIN_CONNECTIONS: u32 = 4;
 
