@@ -108,7 +108,7 @@ async fn a_telephone_shows_everything_and_in_chinese() {
         ("/#/orders/shop/LATE", &["未登记", "登记此订单", "尝试", "是死信：订单未登记"]),
         ("/#/dead-letters", &["2 条中的 2 条", "未勾选", "shop/LATE"]),
         (&letter, &["登记该订单，然后重放。", "封印", "相符", "订单现状", "字段"]),
-        ("/#/record", &["操作记录", "还没有人处理过死信。"]),
+        ("/#/dead-letters/record", &["操作记录", "还没有人处理过死信。"]),
     ] {
         browser.goto(path).await;
         browser.sees(wanted).await;
