@@ -161,9 +161,11 @@ impl Config {
 /// # Errors
 /// [`ConfigError`] with the setting that names the file, where it cannot be read.
 pub fn read_secret(setting: &str, path: &Path) -> Result<SecretString, ConfigError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| ConfigError::new(setting, format!("cannot read {}: {error}", path.display())))?;
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text: SecretString = std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::new(setting, format!("cannot read {}: {error}", path.display())))?
+        .into();
+    let text = text.expose_secret();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.strip_suffix('\n').unwrap_or(text);
     Ok(text.strip_suffix('\r').unwrap_or(text).into())
 }

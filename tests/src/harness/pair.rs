@@ -38,6 +38,8 @@ pub(crate) struct Pair {
     ingress_port: u16,
     ops_port: u16,
     admin_port: u16,
+    /// What both programs find in their environment.
+    pub(crate) environment: Vec<(String, String)>,
     pub(crate) client: reqwest::Client,
 }
 
@@ -110,6 +112,7 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
             ingress_port,
             ops_port,
             admin_port,
+            environment: Vec::new(),
             client: reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client"),
         }
     }
@@ -169,6 +172,11 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
             .replace("retry_delays = [\"200ms\", \"400ms\"]", &format!("retry_delays = [{delays}]"))
             .replace("max_attempts = 4", &format!("max_attempts = {max_attempts}"));
         fs::write(self.config_file(), changed).expect("the temporary directory can be written");
+    }
+
+    /// What a program has logged.
+    pub(crate) fn log(&self, program: &str) -> String {
+        fs::read_to_string(self.directory.path().join(format!("{program}.log"))).expect("the program has a log")
     }
 
     pub(crate) fn config_file(&self) -> PathBuf {
