@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs the servers that the tests start privately, and the browser that they drive, where they are missing. The tests
-# use their own data directories and ports; a server that the package starts by itself is not touched.
+# Installs what the tests need, where it is missing: the servers that they start privately, the browser that they drive, and
+# the programs that the documents use. The tests use their own data directories and ports; a server that the package
+# starts by itself is not touched.
 set -eu
 
 missing=""
@@ -9,6 +10,8 @@ ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postg
 command -v mariadbd >/dev/null 2>&1 || missing="$missing mariadb-server"
 command -v chromium >/dev/null 2>&1 || missing="$missing chromium"
 command -v chromedriver >/dev/null 2>&1 || missing="$missing chromium-driver"
+command -v curl >/dev/null 2>&1 || missing="$missing curl"
+command -v python3 >/dev/null 2>&1 || missing="$missing python3-minimal"
 [ -n "$missing" ] || exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then

@@ -51,4 +51,8 @@ mod bench;
 #[cfg(test)]
 mod console;
 #[cfg(test)]
+mod security;
+#[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod tidy;
