@@ -1,6 +1,6 @@
 # The two commands of the README, and the parts of the second one.
 
-.PHONY: demo test servers lint unit senders
+.PHONY: demo test servers lint unit senders soak scale
 
 # Builds and plays the main job on the embedded default: no broker, no database.
 demo:
@@ -25,3 +25,15 @@ unit:
 # Independent implementations as the sender. Not in `test`: it needs PyPI's and npm's packages.
 senders:
 	./tests/senders/run.sh
+
+# Faults at random for as long as one likes, then the audit; the table is written to target/soak.md. A seed is a schedule.
+MINUTES ?= 30
+SEED ?= 1
+STORE ?= postgres
+soak:
+	cargo run --release --locked -p wxpay-tests -- --minutes $(MINUTES) --seed $(SEED) --store $(STORE)
+
+# The same notifications through 1, 2 and 4 workers that are killed at random, in each store: the same tables.
+NOTIFICATIONS ?= 100000
+scale:
+	cargo run --release --locked -p wxpay-tests -- --scale $(NOTIFICATIONS) --seed $(SEED) --output target/scale.md

@@ -20,6 +20,9 @@ use crate::{
     wait_until,
 };
 
+/// Connections that a server takes, plus those it keeps for administrators.
+const CONNECTIONS: usize = 300;
+
 /// The servers that the store has homes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -49,6 +52,24 @@ pub async fn fresh_url(kind: Kind) -> String {
     let server = tokio::task::spawn_blocking(start).await.expect("the server starts");
     server.ready().await;
     server.fresh_url().await
+}
+
+/// The address of such a database with the schema in it.
+pub async fn fresh_schema(kind: Kind) -> String {
+    let url = fresh_url(kind).await;
+    migrate(&url).await;
+    url
+}
+
+/// Puts the schema into a database.
+pub async fn migrate(url: &str) {
+    wxpay_shared::store::open::migrate(&url.to_owned().into(), true).await.expect("the schema can be made");
+}
+
+/// The port in an address.
+pub fn port_of(url: &str) -> u16 {
+    let after = url.rsplit_once(':').expect("an address has a port").1;
+    after.split('/').next().and_then(|port| port.parse().ok()).expect("a port is a number")
 }
 
 impl Database {
@@ -87,10 +108,11 @@ impl Database {
     pub fn run(&mut self) {
         assert!(self.server.is_none(), "it runs already");
         let (data, port) = (self.path("data"), self.port.to_string());
+        let connections = format!("max_connections={CONNECTIONS}");
         let (program, arguments) = match self.kind {
             Kind::Postgres => postgres(
                 &tool("/usr/lib/postgresql", "bin/postgres", INSTALL_POSTGRES),
-                &["-D", &data, "-p", &port, "-h", "127.0.0.1", "-k", &self.path(""), "-c", "max_connections=300"],
+                &["-D", &data, "-p", &port, "-h", "127.0.0.1", "-k", &self.path(""), "-c", &connections],
             ),
             Kind::Mariadb => (
                 PathBuf::from("mariadbd"),
@@ -103,7 +125,7 @@ impl Database {
                     format!("--tmpdir={}", self.path("")),
                     format!("--socket={}", self.path("sock")),
                     format!("--pid-file={}", self.path("pid")),
-                    "--max-connections=300".to_owned(),
+                    format!("--{connections}"),
                 ],
             ),
         };
@@ -152,6 +174,14 @@ impl Database {
         };
         let version = session.texts(setting).await.expect("the server knows its version").pop();
         version.unwrap_or_default().split([' ', '-']).next().unwrap_or_default().to_owned()
+    }
+
+    /// Asks the server to end, and waits until it has.
+    pub async fn end(&mut self) {
+        let server = self.server.take().expect("it runs");
+        // PostgreSQL would wait for its clients at TERM.
+        server.signal(if self.kind == Kind::Postgres { "INT" } else { "TERM" });
+        wait_until("the database has ended", Duration::from_secs(60), async || !server.runs()).await;
     }
 
     /// Makes a database that no test has used; its address.

@@ -120,12 +120,25 @@ impl Drop for Server {
     }
 }
 
-/// A port that was free a moment ago.
+/// Lets this process and its children open as many files as it may: by default it is a thousand or so.
+///
+/// # Panics
+/// Where `prlimit` cannot.
+pub fn raise_file_limit() {
+    let pid = std::process::id().to_string();
+    let limit = Command::new("prlimit").args(["--pid", &pid, "--nofile", "--output", "HARD", "--noheadings"]).output();
+    let limit = String::from_utf8_lossy(&limit.expect("prlimit runs").stdout).trim().to_owned();
+    let raised = Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={limit}:{limit}")]).status();
+    assert!(raised.is_ok_and(|status| status.success()), "prlimit may raise the limit up to {limit}");
+}
+
+/// A port that was free a moment ago. Below those that the system gives to clients, so that it stays free while a server
+/// is away.
 ///
 /// # Panics
 /// Where the loopback has none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("the loopback has free ports");
-    listener.local_addr().expect("a bound socket has an address").port()
+    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| fastrand::u16(12_000..32_000)).find(free).expect("the loopback has free ports")
 }

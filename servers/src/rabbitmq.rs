@@ -1,6 +1,7 @@
 //! Private RabbitMQ nodes: one that all tests share, with a virtual host for each, and nodes of one's own.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::PathBuf,
     process::Command,
@@ -11,8 +12,16 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use lapin::{
+    Channel, Connection, ConnectionProperties,
+    message::Delivery,
+    options::{BasicConsumeOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
+use wxpay_shared::queue::topology;
 
 use crate::{
     process::{Plan, Server, free_port},
@@ -23,6 +32,8 @@ const INSTALL: &str = "RabbitMQ is missing: apt-get install --no-install-recomme
 /// epmd leaves the broker's group, and refuses to end before it has noticed that its nodes have.
 const EPMD: &str = "for n in 1 2 3 4 5 6 7 8 9 10; do \
     epmd -port $ERL_EPMD_PORT -kill 2>&1 | grep -q -e Killed -e Cannot && break; sleep 0.1; done";
+/// A message that expires in a tier while its exchange is gone is handed on again after this time; 3 minutes by default.
+const ADVANCED: &str = "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 3000}]}].";
 const COOKIE: &str = "-setcookie wxpaytests";
 
 /// A node, running or not. Data and ports stay the same when it is started again.
@@ -87,6 +98,7 @@ impl Node {
             ("RABBITMQ_LOG_BASE", format!("{here}/log")),
             ("RABBITMQ_PID_FILE", format!("{here}/pid")),
             ("RABBITMQ_CONFIG_FILE", file("rabbitmq.conf", "")),
+            ("RABBITMQ_ADVANCED_CONFIG_FILE", file("advanced.config", ADVANCED)),
             ("RABBITMQ_CONF_ENV_FILE", file("rabbitmq-env.conf", "")),
             ("RABBITMQ_ENABLED_PLUGINS_FILE", file("enabled_plugins", "[].")),
             ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", COOKIE.to_owned()),
@@ -175,8 +187,46 @@ impl Node {
 
     /// How clients reach a virtual host of this node.
     pub fn url(&self, virtual_host: &str) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/{virtual_host}", self.port)
+        url_at(self.port, virtual_host)
     }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// A client that knows nothing of us. The connection lives as long as the channel.
+    pub async fn stranger(&self, virtual_host: &str) -> Channel {
+        let connection = Connection::connect(&self.url(virtual_host), ConnectionProperties::default()).await;
+        connection.expect("the broker answers").create_channel().await.expect("the broker opens a channel")
+    }
+
+    /// Every queue of ours, and how many messages are in it or in a consumer's hands.
+    pub fn queues(&self, virtual_host: &str) -> BTreeMap<String, u64> {
+        let text = self.ctl(&["-q", "list_queues", "-p", virtual_host, "name", "messages"]);
+        let lines = text.lines().filter(|line| line.starts_with("wxpay."));
+        let queue = |line: &str| Some((line.split_once('\t')?.0.to_owned(), line.split_once('\t')?.1.parse().ok()?));
+        lines.map(|line| queue(line).expect("a name and a number")).collect()
+    }
+
+    /// All dead letters, which stay where they are.
+    pub async fn dead_letters(&self, virtual_host: &str) -> Vec<Delivery> {
+        let channel = self.stranger(virtual_host).await;
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare(topology::DEAD.into(), passive, FieldTable::default()).await;
+        let count = queue.expect("the queue is there").message_count();
+        let options = BasicConsumeOptions::default();
+        let letters = channel.basic_consume(topology::DEAD.into(), "".into(), options, FieldTable::default()).await;
+        let letters = letters.expect("the queue can be read").take(usize::try_from(count).expect("a count fits"));
+        let letters = tokio::time::timeout(Duration::from_secs(120), letters.try_collect()).await;
+        letters.expect("the broker delivers what it counted").expect("the connection lives")
+    }
+}
+
+/// How clients reach a virtual host through this port: the node's own or a proxy's.
+pub fn url_at(port: u16, virtual_host: &str) -> String {
+    format!("amqp://guest:guest@127.0.0.1:{port}/{virtual_host}")
 }
 
 /// The version that is installed, if any is.

@@ -37,6 +37,10 @@ mod outage;
 #[cfg(test)]
 mod desk;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
+mod scale;
+#[cfg(test)]
 mod worker_steps;
 #[cfg(test)]
 mod example;

@@ -19,12 +19,12 @@ use wxpay_worker::apply;
 
 use crate::{
     harness::{
-        database::{Database, Kind, Session, execute, fresh_url},
+        database::{Database, Kind, Session, execute, fresh_schema, fresh_url},
         wait_until,
     },
     store_contract::{
         samples::{audit, outcome, paid, refunded, register, registration},
-        sql::{fresh_schema, open_store},
+        sql::open_store,
     },
 };
 

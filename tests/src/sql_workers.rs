@@ -4,14 +4,11 @@ use std::{fs, process::Command};
 
 use wxpay_shared::order::OrderState;
 
-use crate::{
-    harness::{
-        database::{Database, Kind, fresh_url},
-        notice::Notice,
-        pair::{DEADLINE, Pair, binary},
-        rabbitmq, wait_until,
-    },
-    store_contract::sql::fresh_schema,
+use crate::harness::{
+    database::{Database, Kind, fresh_schema, fresh_url},
+    notice::Notice,
+    pair::{DEADLINE, Pair, binary},
+    rabbitmq, wait_until,
 };
 
 pub(crate) fn with_store(pair: &Pair, url: &str) {

@@ -34,9 +34,9 @@ pub(crate) struct Pair {
     directory: TempDir,
     ingress: Option<Server>,
     worker: Option<Server>,
-    ingress_port: u16,
-    ops_port: u16,
-    admin_port: u16,
+    pub(crate) ingress_port: u16,
+    pub(crate) ops_port: u16,
+    pub(crate) admin_port: u16,
     /// What both programs find in their environment.
     pub(crate) environment: Vec<(String, String)>,
     pub(crate) client: reqwest::Client,
@@ -150,14 +150,38 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
     }
 
     fn program(&self, name: &str, command: &[&str]) -> Server {
-        let config = self.config_file();
-        let config = ["--config", config.to_str().expect("temporary paths are text")];
+        self.run(
+            &[&[name], command].concat(),
+            &self.directory.path().join(format!("{name}.log")),
+            &self.environment,
+            None,
+        )
+    }
+
+    /// Runs a program of the workspace, the first of these words, on this configuration; the environment overrides it.
+    /// `room` bounds the length of each file that it writes, as a full disk would: the write fails.
+    pub(crate) fn run(
+        &self,
+        words: &[&str],
+        log: &Path,
+        environment: &[(String, String)],
+        room: Option<u64>,
+    ) -> Server {
+        let (program, config) = (binary(words[0]), self.config_file());
+        let (program, config) = (text(&program), text(&config));
+        let room = room.map(|bytes| format!("--fsize={bytes}"));
+        let mut arguments = Vec::new();
+        if let Some(room) = &room {
+            // Unless it is ignored, a signal would kill the program.
+            arguments.extend(["-c", "trap '' XFSZ; exec \"$@\"", "sh", "prlimit", room, program]);
+        }
+        arguments.extend(words[1..].iter().chain(&["--config", config]));
         Server::start(&Plan {
-            program: &binary(name),
-            arguments: &[command, &config].concat(),
-            environment: &self.environment,
+            program: Path::new(if room.is_some() { "sh" } else { program }),
+            arguments: &arguments,
+            environment,
             directory: self.directory.path(),
-            log: &self.directory.path().join(format!("{name}.log")),
+            log,
             goodbye: "TERM",
             after: "",
         })
@@ -195,11 +219,13 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
     }
 
     async fn answers(&self, name: &str, port: u16) {
-        wait_until(&format!("{name} is ready"), DEADLINE, async || {
-            let answer = self.client.get(format!("http://127.0.0.1:{port}/readyz")).send().await;
-            answer.is_ok_and(|answer| answer.status().is_success())
-        })
-        .await;
+        wait_until(&format!("{name} is ready"), DEADLINE, async || self.is_ready(port).await).await;
+    }
+
+    /// Whether the program whose operators listen at this port is ready.
+    pub(crate) async fn is_ready(&self, port: u16) -> bool {
+        let answer = self.client.get(format!("http://127.0.0.1:{port}/readyz")).send().await;
+        answer.is_ok_and(|answer| answer.status().is_success())
     }
 
     pub(crate) fn notify_url(&self, merchant: &str) -> String {
@@ -258,6 +284,10 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
     }
 }
 
+fn text(path: &Path) -> &str {
+    path.to_str().expect("temporary paths are text")
+}
+
 /// Asks a program to end; how long it took.
 pub(crate) async fn terminate(program: &mut Server) -> Duration {
     let started = Instant::now();
@@ -270,14 +300,18 @@ pub(crate) async fn terminate(program: &mut Server) -> Duration {
 pub(crate) fn binary(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let directory = BUILT.get_or_init(|| {
+        let release = if cfg!(debug_assertions) { &[][..] } else { &["--release"] };
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests is a member of the workspace");
         let status = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--workspace", "--bins", "--locked"])
+            .args(release)
             .current_dir(root)
             .status();
         assert!(status.is_ok_and(|status| status.success()), "cargo build --workspace --bins failed");
         let test = std::env::current_exe().expect("a running test has a path");
-        let profile = test.parent().and_then(Path::parent).expect("tests are built in target/debug/deps");
+        // Tests are built in target/debug/deps, programs in target/debug.
+        let folder = test.parent().expect("a program lies in a folder");
+        let profile = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
         profile.to_path_buf()
     });
     directory.join(name)

@@ -70,6 +70,11 @@ pub(crate) fn refund(out_trade_no: &str, total: i64, number: usize, amount: i64,
 
 /// A v2 refund notice of the same refund.
 pub(crate) fn v2_refund(key: &str, mch_id: &str, content: &Value) -> String {
+    v2_refund_with(key, mch_id, content, "TeqClE3i0mvn3DrK")
+}
+
+/// The same under a nonce of the caller's.
+pub(crate) fn v2_refund_with(key: &str, mch_id: &str, content: &Value, nonce_str: &str) -> String {
     let text = |pointer: &str| {
         let value = &content.pointer(pointer).expect("a field of the content");
         value.as_str().map_or_else(|| value.to_string(), str::to_owned)
@@ -101,7 +106,7 @@ pub(crate) fn v2_refund(key: &str, mch_id: &str, content: &Value) -> String {
             ("return_code", "SUCCESS"),
             ("appid", APPID),
             ("mch_id", mch_id),
-            ("nonce_str", "TeqClE3i0mvn3DrK"),
+            ("nonce_str", nonce_str),
             ("req_info", req_info.as_str()),
         ],
     )

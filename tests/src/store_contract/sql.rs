@@ -10,14 +10,7 @@ use wxpay_shared::{
 };
 
 use super::StoreHome;
-use crate::harness::database::{Kind, fresh_url};
-
-/// A fresh database with the schema in it.
-pub(crate) async fn fresh_schema(kind: Kind) -> String {
-    let url = fresh_url(kind).await;
-    open::migrate(&url.clone().into(), true).await.unwrap();
-    url
-}
+use crate::harness::database::{Kind, fresh_schema};
 
 /// A store as a worker opens it: with connections of its own.
 pub(crate) async fn open_store(url: &str) -> anyhow::Result<Arc<dyn Store>> {

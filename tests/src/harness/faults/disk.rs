@@ -1,0 +1,79 @@
+//! What happens to a sled directory: deleted, cut short, no room.
+
+use std::{fs, time::Duration};
+
+use tokio::time::sleep;
+
+use crate::harness::{
+    pair::DEADLINE,
+    process::Server,
+    rig::{Home, Rig},
+    wait_until,
+};
+
+/// Room that a full disk still has.
+const ROOM: u64 = 100_000;
+/// How long a worker that does not need its sled works without room.
+const SPELL: Duration = Duration::from_secs(3);
+
+impl Rig {
+    /// While the worker has it open, and then it dies.
+    pub(super) async fn shortcut_deleted(&mut self) {
+        fs::remove_dir_all(&self.workers[0].data).expect("the directory is there");
+        self.kill_worker(0);
+        self.start_worker(0);
+    }
+
+    /// Either the worker finds what is left good enough, or it refuses and says what to do, which is done.
+    pub(super) async fn shortcut_truncated(&mut self) {
+        self.kill_worker(0);
+        let file = fs::OpenOptions::new().write(true).open(self.workers[0].data.join("db")).expect("sled's file");
+        let length = file.metadata().expect("a file has a length").len();
+        file.set_len(length / 2 + 7).expect("the file can be cut");
+        self.start_worker(0);
+        let port = self.pair.admin_port;
+        let runs = || self.workers[0].server.as_ref().is_some_and(Server::runs);
+        wait_until("the worker starts or refuses", DEADLINE, async || !runs() || self.pair.is_ready(port).await).await;
+        if !runs() {
+            let said = fs::read_to_string(self.worker_log(0)).expect("the worker has a log");
+            assert!(said.contains("delete the directory"), "{said}");
+            drop(self.workers[0].server.take());
+            fs::remove_dir_all(&self.workers[0].data).expect("the directory is there");
+            self.start_worker(0);
+        }
+    }
+
+    /// sled's file may not grow any more. Whoever keeps records there must end rather than confirm; a worker that has
+    /// its records elsewhere goes on.
+    pub(super) async fn disk_full(&mut self) {
+        let length = fs::metadata(self.workers[0].data.join("db")).expect("sled's file").len();
+        let limit = Some(length + ROOM);
+        match self.home {
+            Home::Together => {
+                self.kill_ingress();
+                self.start_ingress_with_room(limit);
+            }
+            Home::Sql(_) | Home::Sled => {
+                self.kill_worker(0);
+                self.start_worker_with_room(0, limit);
+            }
+        }
+        if matches!(self.home, Home::Sql(_)) {
+            sleep(SPELL).await;
+        } else {
+            let program = if self.home == Home::Together { &self.ingress } else { &self.workers[0].server };
+            let ended = async || !program.as_ref().is_some_and(Server::runs);
+            wait_until("the program ends for want of room", DEADLINE * 2, ended).await;
+        }
+        match self.home {
+            Home::Together => {
+                drop(self.ingress.take());
+                self.start_ingress();
+            }
+            Home::Sql(_) | Home::Sled => {
+                drop(self.workers[0].server.take());
+                self.start_worker(0);
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Messages that ingress did not make: garbage, nothing, another seal, a later version.
+
+use lapin::{
+    BasicProperties,
+    options::BasicPublishOptions,
+    types::{AMQPValue, FieldTable},
+};
+use wxpay_shared::{
+    clock::{Clock as _, SystemClock},
+    envelope::{Api, Envelope, SealKeys},
+    ids::{MerchantName, NotificationId},
+    queue::topology,
+};
+
+use crate::harness::{
+    notice::Notice,
+    proxy::{Cut, Weather},
+    rig::Rig,
+};
+
+/// The number of an order whose notification no worker survives.
+const DEADLY: &[u8] = b"DEADLY";
+
+impl Rig {
+    /// A worker dies each time it is given one message. That one must become a dead letter, and none of those that the
+    /// worker held beside it.
+    pub(super) async fn message_that_kills(&mut self) {
+        let deadly = Notice::new("DEADLY", 100).xml("deadly");
+        self.strangers += 1;
+        let before = self.deadly_letters().await;
+        self.consuming.set(Weather::HoldAnswer(DEADLY));
+        self.pair.post("shop", deadly).await;
+        while self.deadly_letters().await == before {
+            if self.consuming.is_holding() {
+                self.kill_worker(0);
+                self.consuming.cut(Cut::Reset);
+                self.consuming.set(Weather::HoldAnswer(DEADLY));
+                self.start_worker(0);
+            }
+        }
+        self.consuming.set(Weather::Fair);
+    }
+
+    async fn deadly_letters(&self) -> usize {
+        let letters = self.node().dead_letters(self.virtual_host_url()).await;
+        letters.iter().filter(|letter| letter.data.windows(DEADLY.len()).any(|part| part == DEADLY)).count()
+    }
+
+    /// Each must become a dead letter at once, and its neighbours must not suffer.
+    pub(super) async fn strangers_publish(&mut self) {
+        let channel = self.node().stranger(self.virtual_host_url()).await;
+        let sealed = Envelope {
+            id: NotificationId::new(SystemClock.now()),
+            merchant: MerchantName::parse("shop").expect("a name"),
+            api: Api::V2,
+            received_at: SystemClock.now(),
+            body: Notice::new("STRANGE", 100).xml("stranger").into(),
+        };
+        let mut later = sealed.clone();
+        later.id = NotificationId::new(SystemClock.now());
+        let sealed = sealed.seal(&SealKeys::new(b"a key that ingress does not have", None));
+        let mut later = later.seal(&SealKeys::new(b"a key that ingress does not have", None));
+        later.headers.insert("wxpay-version".to_owned(), "2".to_owned());
+        let foreign = |bytes: Vec<u8>| {
+            (BasicProperties::default().with_message_id(NotificationId::new(SystemClock.now()).as_str().into()), bytes)
+        };
+        let mut messages = vec![foreign(Vec::new()), foreign(b"\xff\0garbage".to_vec())];
+        for message in [sealed, later] {
+            let mut table = FieldTable::default();
+            for (name, value) in &message.headers {
+                table.insert(name.as_str().into(), AMQPValue::LongString(value.as_str().into()));
+            }
+            let properties = BasicProperties::default().with_message_id(message.id.as_str().into());
+            messages.push((properties.with_headers(table), message.body.to_vec()));
+        }
+        self.strangers += messages.len();
+        for (properties, body) in messages {
+            let (exchange, key) = (topology::EXCHANGE.into(), topology::NOTIFY.into());
+            let published =
+                channel.basic_publish(exchange, key, BasicPublishOptions::default(), &body, properties).await;
+            published.expect("the broker takes what anyone publishes");
+        }
+    }
+}
