@@ -22,7 +22,7 @@ use wxpay_shared::{
 
 use crate::{
     harness::{
-        database::Kind,
+        database::{Kind, fresh_schema},
         notice::Notice,
         pair::{API_V3_KEY, DEADLINE, Pair, SEAL_KEY},
         rabbitmq, wait_until,
@@ -31,7 +31,6 @@ use crate::{
     protocol::post_v3,
     queue_contract::{ack, message, settings, take},
     sql_workers::with_store,
-    store_contract::sql::fresh_schema,
 };
 
 /// A few seconds, on a busy machine.
