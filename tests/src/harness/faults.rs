@@ -244,9 +244,6 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Network(line, trouble) => write!(f, "{line:?} {trouble:?}"),
-            _ => write!(f, "{self:?}"),
-        }
+        if let Self::Network(line, trouble) = self { write!(f, "{line:?} {trouble:?}") } else { write!(f, "{self:?}") }
     }
 }
