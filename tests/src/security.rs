@@ -11,12 +11,11 @@ use toml::{Table, Value};
 use crate::{
     deploy::{read, root},
     harness::{
-        database::Kind,
+        database::{Kind, fresh_schema},
         notice::Notice,
         pair::{API_V3_KEY, MCH_ID, Pair, V2_KEY},
         rabbitmq, wechat,
     },
-    store_contract::sql::fresh_schema,
     tidy::sources,
 };
 

@@ -8,13 +8,12 @@ use wxpay_shared::{admin::Replayed, order::OrderState, queue::Depths};
 use super::letters::Letter;
 use crate::{
     harness::{
-        database::Kind,
+        database::{Kind, fresh_schema},
         notice::Notice,
         pair::{DEADLINE, Pair, binary},
         rabbitmq, wait_until,
     },
     sql_workers::with_store,
-    store_contract::sql::fresh_schema,
 };
 
 pub(super) struct Stage {
