@@ -92,7 +92,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`].
     async fn account(&self, id: &AccountId, limit: usize) -> Result<Option<Account>, StoreError>;
 
-    /// Whether the store answers.
+    /// Whether the store takes a write: it tries one and undoes it. A server that answers may have become a replica, or its
+    /// disk full.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -28,6 +28,10 @@ use crate::{
     },
 };
 
+mod read_only;
+
+use read_only::a_server_that_takes_no_writes_is_away;
+
 const DEADLINE: Duration = Duration::from_secs(60);
 const ORDERS: u64 = 200;
 const USERS: u64 = 7;
@@ -50,6 +54,7 @@ on_each_server!(
     a_wrong_schema_is_named,
     a_schema_that_several_make_at_once_is_made_once,
     a_server_that_comes_late_is_looked_at,
+    a_server_that_takes_no_writes_is_away,
     a_deadlock_is_tried_again
 );
 

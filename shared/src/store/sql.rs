@@ -23,7 +23,7 @@ use self::{
     audit::{AuditFilter, AuditRow},
     batch::Batch,
     migrate::{SchemaError, Step},
-    rows::{OrderRow, Writes},
+    rows::{AccountRow, OrderRow, Writes},
 };
 use super::{
     Account, Announced, Applied, BoxError, Closed, LedgerEntry, Registered, Store, StoreError,
@@ -267,8 +267,11 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     async fn ping(&self) -> Result<(), StoreError> {
         bounded(async {
-            self.usable().await?;
-            Ok(self.pool.acquire().await?.ping().await?)
+            let mut transaction = self.begin().await?;
+            // No account of anybody's has these names.
+            let nobody = AccountRow { merchant: String::new(), user_id: String::new(), balance: 0, entries: 0 };
+            D::move_points(&mut transaction, &[nobody]).await?;
+            Ok(transaction.rollback().await?)
         })
         .await
     }
