@@ -3,20 +3,22 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, sleep};
-use wxpay_shared::queue::topology;
+use tokio::time::Instant;
 
 use super::{
-    audit::{self, Evidence},
     database::{self, Database, Kind, Session},
-    pair::{DEADLINE, Pair},
+    pair::Pair,
     process::{Server, free_port, raise_file_limit},
     proxy::Proxy,
     rabbitmq::{self, Node},
-    sender::{Load, Sender, Told},
+    sender::{Load, Sender},
     story::{Fate, MERCHANT, Story},
     wait_until,
 };
+
+mod ending;
+
+pub(crate) use ending::Report;
 
 /// The time that recovery from any fault may take. RabbitMQ needs the most when it starts again on a busy machine.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(90);
@@ -81,13 +83,6 @@ pub(crate) struct Rig {
     load: Option<Load>,
     /// Dead letters that are not WeChat's.
     pub(crate) strangers: usize,
-}
-
-/// What a rig was through.
-pub(crate) struct Report {
-    pub(crate) told: Told,
-    pub(crate) evidence: Evidence,
-    pub(crate) violations: Vec<String>,
 }
 
 impl Rig {
@@ -323,66 +318,6 @@ impl Rig {
         let query = format!("select state from wxpay_orders where out_trade_no = '{number}' and received > 0");
         let mut session = Session::connect(&self.store_url).await.expect("the database can be reached");
         !session.texts(&query).await.expect("the table can be read").is_empty()
-    }
-
-    /// Ends the load, waits until nothing is on its way any more, and audits.
-    pub(crate) async fn finish(&mut self) -> Report {
-        self.pause_load().await;
-        self.settled().await;
-        let told = self.sender.told();
-        let mut evidence = Evidence { tellings: told.tellings.clone(), ..Evidence::default() };
-        if self.home != Home::Together {
-            evidence.read_broker(self.node(), &self.virtual_host).await;
-        }
-        if self.store_url.is_empty() {
-            let directory = self.workers[0].data.clone();
-            for mut program in self.ingress.take().into_iter().chain(self.workers[0].server.take()) {
-                super::pair::terminate(&mut program).await;
-            }
-            evidence.read_directory(&directory, self.home == Home::Together).await;
-        } else {
-            evidence.read_sql(&self.store_url).await;
-        }
-        let stories = self.sender.stories(0, self.sender.known());
-        let violations = audit::violations(&stories, &evidence, self.strangers);
-        Report { told, evidence, violations }
-    }
-
-    /// Waits until nothing is on its way, or until that took too long: the audit says where it is then.
-    pub(crate) async fn settled(&self) {
-        let deadline = Instant::now() + RECOVERY * 2;
-        let mut before = None;
-        while Instant::now() < deadline {
-            let (busy, dead) = self.depths().await;
-            // The broker is asked queue by queue, so a message may move behind its back: twice the same is certain.
-            let quiet = (busy == 0).then_some(dead);
-            if quiet.is_some() && quiet == before {
-                return;
-            }
-            before = quiet;
-            sleep(DEADLINE / 300).await;
-        }
-    }
-
-    /// Messages on their way, and dead letters.
-    async fn depths(&self) -> (u64, u64) {
-        if self.home == Home::Together {
-            let depths: wxpay_shared::queue::Depths = self.pair.get("/queue").await;
-            return (depths.notify + depths.retry, depths.dead);
-        }
-        let queues = self.node().queues(&self.virtual_host);
-        let dead = queues.get(topology::DEAD).copied().unwrap_or_default();
-        (queues.values().sum::<u64>() - dead, dead)
-    }
-}
-
-impl Report {
-    /// # Panics
-    /// With every violation, if there is one, or if the run was too short to prove anything.
-    pub(crate) fn assert_clean(&self, what: &str) {
-        assert!(self.violations.is_empty(), "{what}: {:#?}", self.violations);
-        let (told, applied) = (self.told.successes(), self.evidence.events.len());
-        assert!(told > 50 && applied > 20 && !self.evidence.dead.is_empty(), "{what}: {told} told, {applied} applied");
     }
 }
 
