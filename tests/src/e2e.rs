@@ -1,7 +1,7 @@
 //! One test binary for everything that needs more than one file of the product: the contract suites of queue and store,
 //! and the real programs on real servers.
 
-#[expect(dead_code, reason = "the soak uses more of the harness than the tests")]
+#[cfg_attr(not(feature = "faults"), expect(dead_code, reason = "the soak uses more of the harness than the tests"))]
 mod harness;
 
 // The attribute tells the lints what these are.
@@ -39,6 +39,8 @@ mod outage;
 mod desk;
 #[cfg(test)]
 mod faults;
+#[cfg(all(test, feature = "faults"))]
+mod scale;
 #[cfg(test)]
 mod worker_steps;
 #[cfg(test)]

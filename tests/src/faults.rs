@@ -1,8 +1,10 @@
-//! What the soak rests on: its audit, and that a seed is a schedule.
+//! What breaks and what survives: the audit, and that a seed is a schedule; with the feature `faults`, each fault under load.
 
 use crate::harness::{database::Kind, faults::Fault, rig::Home, schedule::Schedule};
 
 mod audit;
+#[cfg(feature = "faults")]
+mod under_load;
 
 const POSTGRES: Home = Home::Sql(Kind::Postgres);
 
