@@ -7,9 +7,14 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpListener,
+    ops::Range,
     os::unix::process::CommandExt,
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU16, Ordering},
+    },
 };
 
 /// Server and watchdog each lead a group of their own, so an interrupt from the keyboard reaches neither, and the
@@ -133,12 +138,17 @@ pub fn raise_file_limit() {
 }
 
 /// A port that was free a moment ago. Below those that the system gives to clients, so that it stays free while a server
-/// is away.
+/// is away; and each in its turn, so that two servers of one process are never given the same.
 ///
 /// # Panics
 /// Where the loopback has none.
 #[must_use]
 pub fn free_port() -> u16 {
+    const PORTS: Range<u16> = 12_000..32_000;
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(fastrand::u16(PORTS)));
+    let next = |port| Some(if port + 1 < PORTS.end { port + 1 } else { PORTS.start });
+    let take = || NEXT.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).unwrap_or(PORTS.start);
     let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(|| fastrand::u16(12_000..32_000)).find(free).expect("the loopback has free ports")
+    let mut ports = std::iter::repeat_with(take).take(PORTS.len());
+    ports.find(free).expect("the loopback has free ports")
 }
