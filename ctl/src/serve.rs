@@ -13,6 +13,7 @@ use wxpay_shared::{
     config::{Config, ConfigError, DEFAULT_FILE},
     reload,
     runtime::shutdown_token,
+    trace,
 };
 
 use crate::{cli::Verdict, client::DEFAULT_ADMIN, dev_merchant, screen::Screen, together::Together};
@@ -57,12 +58,15 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
     let plan = plan(&args)?;
     // Before anything starts, so that an early signal is not lost.
     let shutdown = shutdown_token().context("cannot listen for signals")?;
+    trace::start(&plan.config, "wxpay-notify")?;
     let together = Together::start(&plan.config, &plan.data_dir).await?;
     let watched = plan.development.as_ref().map(|(file, _)| file.clone()).or(args.config);
     reload::watch(watched, Arc::clone(&together.merchants), together.tls.clone(), shutdown.clone())
         .context("cannot listen for signals")?;
     announce(screen, &plan, &together)?;
-    together.run_until(shutdown).await?;
+    let ended = together.run_until(shutdown).await;
+    trace::end().await;
+    ended?;
     if !screen.is_json() {
         screen.line("stopped; what was accepted is kept")?;
     }

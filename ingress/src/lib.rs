@@ -23,6 +23,7 @@ use wxpay_shared::{
     merchant::LiveMerchants,
     metric,
     queue::Publisher,
+    trace::Span,
 };
 
 pub mod request;
@@ -75,7 +76,7 @@ impl Ingress {
     }
 
     /// The flow. After `Ok` the notification is durable; after `Err` WeChat is told to send it again.
-    async fn accept(&self, request: Request, route: Api) -> Result<Accepted, Refusal> {
+    async fn accept(&self, request: Request, route: Api, span: &Span) -> Result<Accepted, Refusal> {
         let _permit = self.requests.try_acquire().map_err(|_| Refusal::Overloaded)?;
         self.sources.check(&request)?;
         let received_at = self.clock.now();
@@ -86,8 +87,11 @@ impl Ingress {
         let id = NotificationId::new(received_at);
         let merchant = notification.merchant.name.clone();
         let envelope = Envelope { id: id.clone(), merchant, api, received_at, body: notification.body };
+        let mut message = envelope.seal(&self.seal);
+        let publishing = span.publish();
+        publishing.carry(&mut message);
         let published_at = Instant::now();
-        let published = self.publisher.publish(envelope.seal(&self.seal)).await;
+        let published = self.publisher.publish(message).await.inspect_err(|error| publishing.failed(error));
         metric::confirmed(published_at.elapsed());
         self.readiness.published(published);
         published?;
@@ -101,14 +105,17 @@ impl Ingress {
         let merchants = self.merchants.now();
         // A path that names no merchant is the caller's to choose and must not become a label.
         let merchant = request::merchant_of(&path, &merchants).map_or("", |merchant| merchant.name.as_str());
-        let reply = match self.accept(request, route).await {
+        let span = Span::request(route);
+        let reply = match self.accept(request, route, &span).await {
             Ok(Accepted { id, api, kind }) => {
                 tracing::debug!(notification = %id, path, "accepted");
                 metric::notification(merchant, api, kind.code(), "accepted");
+                span.result(merchant, Some(&id), "accepted");
                 reply::success(api)
             }
             Err(refusal) => {
                 metric::notification(merchant, route, "unknown", refusal.code());
+                span.result(merchant, None, refusal.code());
                 self.refusals.log(&path, refusal);
                 reply::failure(route, refusal)
             }

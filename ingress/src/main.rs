@@ -12,6 +12,7 @@ use wxpay_shared::{
     queue::rabbit::RabbitPublisher,
     reload, runtime,
     tls::{LiveTls, Tls},
+    trace,
 };
 
 #[global_allocator]
@@ -38,6 +39,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let seal = config.shared_seal_keys()?;
     let merchants = Merchants::open(&config)?;
     let tls = Tls::open(&config)?;
+    trace::start(&config, "wxpay-ingress")?;
     let listener = http::bind("ingress.listen", config.ingress.listen).await?;
     let ops_listener = http::bind("ingress.ops_listen", config.ingress.ops_listen).await?;
     tracing::info!(listen = %listener.local_addr()?, ops_listen = %ops_listener.local_addr()?, "wxpay-ingress starts");

@@ -25,9 +25,11 @@ use crate::{
 mod ingress;
 mod load;
 mod secrets;
+mod telemetry;
 
 pub use ingress::{Ingress, SourcePolicy};
 pub use secrets::read_secret;
+pub use telemetry::Telemetry;
 
 /// What stands before every key's name in the environment.
 pub const ENV_PREFIX: &str = "WXPAY__";
@@ -54,6 +56,8 @@ pub struct Config {
     pub store: Store,
     /// The key that ingress and worker share.
     pub seal: Seal,
+    /// Where traces go.
+    pub telemetry: Telemetry,
     /// Who is paid, by the name in the `notify_url`.
     pub merchants: BTreeMap<MerchantName, Merchant>,
     /// Where relative paths start.

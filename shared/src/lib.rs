@@ -22,6 +22,7 @@ pub mod settled;
 pub mod config;
 pub mod merchant;
 pub mod metric;
+pub mod trace;
 pub mod reload;
 pub mod admin;
 pub mod networks;

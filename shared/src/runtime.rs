@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::{config::ConfigError, metric, wechat::self_test};
+use crate::{config::ConfigError, metric, trace, wechat::self_test};
 
 /// From SIGTERM to the end of the process, at most.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
@@ -51,10 +51,12 @@ pub fn start(default_filter: &str) -> anyhow::Result<()> {
 
 /// The whole of a `main`: starts, runs the program, and turns its end into an exit code.
 pub async fn run(default_filter: &str, program: impl AsyncFnOnce() -> anyhow::Result<()>) -> ExitCode {
-    exit_code(match start(default_filter) {
+    let result = match start(default_filter) {
         Ok(()) => program().await,
         Err(error) => Err(error),
-    })
+    };
+    trace::end().await;
+    exit_code(result)
 }
 
 /// A token that fires at SIGTERM or SIGINT. From then on the process has [`SHUTDOWN_GRACE`]; whatever still hangs after

@@ -217,8 +217,9 @@ fn settings() -> Vec<Setting> {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             (section, meaning) = (format!("{name}."), String::new());
         } else if let Some((key, value)) = assigned {
-            // A path has no default; the example only shows where the file could lie.
-            let default = line.starts_with('#') && !value.contains("secrets/") && !value.contains(".txt");
+            // A path or an address of others has no default; the example only shows what it looks like.
+            let default =
+                line.starts_with('#') && !["secrets/", ".txt", "http://"].iter().any(|part| value.contains(part));
             let (section, key, value, meaning) = (section.clone(), key.to_owned(), value.to_owned(), meaning.clone());
             settings.push(Setting { section, key, value, default, meaning });
             fresh = true;
@@ -275,7 +276,7 @@ fn keys_of(section: &str) -> Vec<String> {
 
 #[test]
 fn every_key_of_the_types_is_on_the_page() {
-    let sections = ["", "ingress", "worker", "queue", "store", "seal", "merchants.shop"];
+    let sections = ["", "ingress", "worker", "queue", "store", "seal", "telemetry", "merchants.shop"];
     let documented: Vec<String> =
         settings().into_iter().map(|setting| format!("{}{}", setting.section, setting.key)).collect();
     let mut known = Vec::new();

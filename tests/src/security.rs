@@ -14,6 +14,7 @@ use crate::{
         database::{Kind, fresh_schema},
         notice::Notice,
         pair::{API_V3_KEY, MCH_ID, Pair, V2_KEY},
+        process::free_port,
         rabbitmq, wechat,
     },
     tidy::sources,
@@ -97,24 +98,33 @@ fn every_dependency_has_its_reason() {
     assert_eq!(read("docs/dependencies.md"), document, "UPDATE_DOCS=1 cargo test -p wxpay-tests -- every_dependency");
 }
 
+/// The pair with a database and a collector that is away, saying everything that it can.
+async fn talkative(url: &str) -> Pair {
+    let mut pair = Pair::prepare(url);
+    let store = fresh_schema(Kind::Postgres).await;
+    let config = fs::read_to_string(pair.config_file()).unwrap();
+    let collector = format!("http://127.0.0.1:{}", free_port());
+    let more = format!("[store]\nurl = \"{store}\"\n[telemetry]\notlp_endpoint = \"{collector}\"\n");
+    fs::write(pair.config_file(), config + more.as_str()).unwrap();
+    pair.environment = vec![
+        ("WXPAY_LOG".to_owned(), "trace".to_owned()),
+        ("WXPAY__SEAL__PREVIOUS_KEY".to_owned(), "the previous seal key for tests, of length".to_owned()),
+        ("OTEL_EXPORTER_OTLP_HEADERS".to_owned(), "authorization=key-of-the-collector".to_owned()),
+        ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "50".to_owned()),
+    ];
+    pair.start_ingress();
+    pair.start_worker();
+    pair.ready().await;
+    pair
+}
+
 /// Everything at the most talkative level, on a broker and a database: a payment, a repeat, a refund, a forgery, v3, and a
 /// notification that becomes a dead letter and is replayed.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_secret_is_in_the_logs_at_any_level() {
     const TOKEN: &str = "an admin token that nobody may see";
     let (node, host) = rabbitmq::fresh_host().await;
-    let mut pair = Pair::prepare(&node.url(&host));
-    let store = fresh_schema(Kind::Postgres).await;
-    let config = fs::read_to_string(pair.config_file()).unwrap();
-    fs::write(pair.config_file(), format!("{config}[store]\nurl = \"{store}\"\n")).unwrap();
-    pair.environment = vec![
-        ("WXPAY_LOG".to_owned(), "trace".to_owned()),
-        ("WXPAY__SEAL__PREVIOUS_KEY".to_owned(), "the previous seal key for tests, of length".to_owned()),
-    ];
-    pair.start_ingress();
-    pair.start_worker();
-    pair.ready().await;
-
+    let pair = talkative(&node.url(&host)).await;
     pair.register("shop", "LOG1", 1_000, "user-that-is-a-person").await;
     let payment = Notice::new("LOG1", 1_000).xml("nonce-of-the-payment");
     let surplus = Notice { transaction_id: "42OTHER".to_owned(), ..Notice::new("LOG1", 1_000) }.xml("another-nonce");
@@ -150,6 +160,7 @@ async fn nothing_secret_is_in_the_logs_at_any_level() {
         ("seal key", "a seal key for tests".to_owned()),
         ("previous seal key", "the previous seal key for tests".to_owned()),
         ("token", TOKEN.to_owned()),
+        ("collector's key", "key-of-the-collector".to_owned()),
         ("openid", element(&payment, "openid")),
         ("user", "user-that-is-a-person".to_owned()),
         ("v2 signature", element(&payment, "sign")),
@@ -161,7 +172,9 @@ async fn nothing_secret_is_in_the_logs_at_any_level() {
     ];
     let logs: Vec<_> = ["wxpay-ingress", "wxpay-worker"].map(|program| (program, pair.log(program))).into();
     for (program, log) in &logs {
-        assert!(log.lines().any(|line| line.contains("DEBUG")), "{program} says everything that it can");
+        for most in ["DEBUG", "HttpClient.ExportStarted"] {
+            assert!(log.lines().any(|line| line.contains(most)), "{program} says everything that it can");
+        }
         for (what, secret) in &secrets {
             if let Some(line) = log.lines().find(|line| line.contains(secret.as_str())) {
                 panic!("{program} logs the {what}: {line}");

@@ -10,6 +10,7 @@ use wxpay_shared::{
     event::Event,
     metric,
     store::{Applied, Store, StoreError},
+    trace::Transaction,
 };
 
 /// How long a transaction is tried again in process. The deliveries are held meanwhile, so it is short; longer waits
@@ -46,8 +47,8 @@ async fn patiently(store: &dyn Store, events: &[Event]) -> Result<Vec<Applied>, 
         .with_max_elapsed_time(Some(PATIENCE))
         .build();
     backoff::future::retry(policy, async || {
-        let began = Instant::now();
-        let applied = store.apply(events).await;
+        let (began, transaction) = (Instant::now(), Transaction::of(events));
+        let applied = store.apply(events).await.inspect_err(|_| transaction.failed());
         metric::transaction(applied.is_ok(), began.elapsed());
         applied.map_err(|error| match error {
             StoreError::Transient(_) => Backoff::transient(error),

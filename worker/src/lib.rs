@@ -18,6 +18,7 @@ use wxpay_shared::{
     runtime::FINISH_BUDGET,
     settled::Settled,
     store::{Store, StoreError},
+    trace::Handling,
 };
 
 pub mod deliver;
@@ -132,7 +133,8 @@ impl Worker {
                 let deliveries = self.deliver(batch).await;
                 let worker = Arc::clone(&self);
                 tasks.spawn(async move {
-                    worker.process(deliveries).await;
+                    let spans = Handling::of(deliveries.iter().map(|delivery| &delivery.message));
+                    spans.during(worker.process(deliveries)).await;
                     drop(permit);
                 });
             }

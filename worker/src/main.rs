@@ -16,6 +16,7 @@ use wxpay_shared::{
     reload, runtime,
     settled::Settled,
     store::{self, open::Home},
+    trace,
 };
 use wxpay_worker::{Parts, Settings, Worker, admin};
 
@@ -46,6 +47,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let store_url = config.store_url()?;
     let home = Home::of(&store_url)?;
     let seal = config.shared_seal_keys()?;
+    trace::start(&config, "wxpay-worker")?;
     let merchants = Merchants::open(&config)?;
     let token = config.admin_token()?;
     let listener = http::bind("worker.admin_listen", config.worker.admin_listen).await?;

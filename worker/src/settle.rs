@@ -13,6 +13,7 @@ use wxpay_shared::{
     queue::{Delivery, Home, Settle},
     reason::Rejection,
     store::Applied,
+    trace,
 };
 
 use crate::{Settings, Worker};
@@ -155,7 +156,9 @@ impl Worker {
     pub(crate) fn next_home(&self, delivery: &mut Delivery, ending: &Ending) -> Option<Home> {
         let next = self.home_after(&mut delivery.message.log, ending);
         let rejection = delivery.message.log.rejection.as_ref().filter(|_| next == Some(Home::Dead));
-        metric::delivery(ending.code(next), rejection.map_or("", |rejection| rejection.reason.code()));
+        let (outcome, reason) = (ending.code(next), rejection.map_or("", |rejection| rejection.reason.code()));
+        metric::delivery(outcome, reason);
+        trace::outcome(&delivery.message.id, outcome, reason);
         let (id, attempts) = (&delivery.message.id, delivery.message.log.attempts);
         match (&next, &delivery.message.log.rejection) {
             (Some(Home::Dead), Some(rejection)) => {

@@ -153,6 +153,11 @@ mod tests {
             ("[merchants.A]\nmch_id = \"1\"", None, "merchants.A: merchant: expected 1 to 32 of a-z"),
             ("[merchants.a]\nmch_id = \"1\"\npoints = \"1/1\"", None, "merchants.a: missing field `appids`"),
             ("[ingress]\nlisten = \"here\"", None, "ingress.listen: invalid socket address syntax"),
+            (
+                "[telemetry]\notlp_endpoint = \"127.0.0.1:4318\"",
+                None,
+                "telemetry.otlp_endpoint: expected an address such as http://",
+            ),
             (&secret_line, None, "wxpay.toml:2"),
             (secret_as_number, None, "wxpay.toml:2"),
             ("[seal]\nkey = 314159", None, "seal.key: invalid type: integer, expected a string"),

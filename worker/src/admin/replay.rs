@@ -27,6 +27,7 @@ use wxpay_shared::{
     merchant::Merchants,
     queue::{Delivery, Desk, Home, QueueError},
     store::{StoreError, audit::Action, seen::Seen},
+    trace::Handling,
 };
 
 use super::{Answer, Failure, lines, select::Filter, selective, trail::Trail, turns::Reading};
@@ -209,8 +210,12 @@ impl Run {
     /// Tries some, and tells what became of each. Whether somebody still wants to know.
     async fn try_together(&mut self, desk: &dyn Desk, letters: Vec<Delivery>) -> Result<bool, Stop> {
         self.tried += letters.len();
-        let results =
-            if self.request.dry_run { self.rehearse(&letters).await? } else { self.replay(desk, letters).await? };
+        let results = if self.request.dry_run {
+            self.rehearse(&letters).await?
+        } else {
+            let spans = Handling::of(letters.iter().map(|letter| &letter.message));
+            spans.during(self.replay(desk, letters)).await?
+        };
         for result in results {
             let is_gone = match result.outcome {
                 ReplayOutcome::Applied | ReplayOutcome::AlreadyApplied | ReplayOutcome::Ignored => true,
