@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use metrics::{Histogram, Label, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::{envelope::Api, merchant::Merchants, queue::Depths};
+use crate::{admin::ReplayOutcome, envelope::Api, merchant::Merchants, queue::Depths, reason::Reason};
 
 pub mod list;
 
@@ -130,6 +130,16 @@ pub fn ignored(kind: &str) {
     counter!(list::IGNORED.name, "kind" => kind.to_owned()).increment(1);
 }
 
+/// A dead letter of this reason was replayed, and this came of it.
+pub fn replayed(reason: Reason, outcome: ReplayOutcome) {
+    counter!(list::REPLAYED.name, "outcome" => outcome.code(), "reason" => reason.code()).increment(1);
+}
+
+/// A dead letter of this reason was discarded.
+pub fn discarded(reason: Reason) {
+    counter!(list::DISCARDED.name, "reason" => reason.code()).increment(1);
+}
+
 /// Whether ingress is ready.
 pub fn ingress_ready(ready: bool) {
     gauge!(list::INGRESS_READY.name).set(u8::from(ready));
@@ -149,6 +159,9 @@ pub fn gate_open(open: bool) {
 pub fn depths(depths: &Depths) {
     for (queue, messages) in [("notify", depths.notify), ("retry", depths.retry), ("dead", depths.dead)] {
         gauge!(list::QUEUE_MESSAGES.name, "queue" => queue).set(number(messages));
+    }
+    for tier in &depths.tiers {
+        gauge!(list::RETRY_MESSAGES.name, "tier" => tier.delay.clone()).set(number(tier.waiting));
     }
     if depths.notify == 0 {
         gauge!(list::QUEUE_OLDEST.name).set(0);

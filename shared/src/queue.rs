@@ -206,10 +206,22 @@ pub struct Depths {
     pub retry: u64,
     /// Dead letters.
     pub dead: u64,
+    /// The retry tiers, shortest first. Empty for the embedded home, which has one shelf for all of them.
+    #[serde(default)]
+    pub tiers: Vec<TierDepth>,
     /// Every queue in which messages wait for a worker, also those that another number of shards left behind. Empty for
     /// the embedded home.
     #[serde(default)]
     pub shards: Vec<ShardDepth>,
+}
+
+/// One retry tier.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TierDepth {
+    /// Its delay, as it stands in the queue's name.
+    pub delay: String,
+    /// Messages that wait in it.
+    pub waiting: u64,
 }
 
 /// One queue in which messages wait for a worker.

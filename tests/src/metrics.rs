@@ -7,7 +7,7 @@ use std::{
 };
 
 use promql_parser::{
-    label::METRIC_NAME,
+    label::{METRIC_NAME, Matcher},
     parser::{self, Expr, VectorSelector},
     util::{ExprVisitor, walk_expr},
 };
@@ -61,7 +61,7 @@ async fn pages() -> (Series, Series) {
     pair.ready().await;
 
     pair.register("shop", "M1", 1_000, "alice").await;
-    for (order, amount) in [("M1", 1_000), ("M1", 1_000), ("M2", 1_000)] {
+    for (order, amount) in [("M1", 1_000), ("M1", 1_000), ("M1", 999), ("M2", 1_000)] {
         assert_eq!(pair.post("shop", Notice::new(order, amount).xml("n")).await.0, 200);
     }
     let refund = wechat::v2_refund(V2_KEY, MCH_ID, &wechat::refund("M1", 1_000, 1, 400, "SUCCESS"));
@@ -73,6 +73,18 @@ async fn pages() -> (Series, Series) {
     let request = coupon.headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
     assert_eq!(request.send().await.unwrap().status(), 204);
     pair.settled(node, &host).await;
+    wait_until("there is a dead letter", DEADLINE, async || {
+        pair.dead_letters().await.by_reason.contains_key("conflicting_duplicate")
+    })
+    .await;
+    let select = serde_json::json!({ "reason": "conflicting_duplicate" });
+    for (action, body) in [
+        ("replay", serde_json::json!({ "select": select })),
+        ("discard", serde_json::json!({ "select": select, "reason": "a test" })),
+    ] {
+        let request = pair.client.post(pair.admin_url(&format!("/dead-letters/{action}")));
+        assert_eq!(request.json(&body).send().await.unwrap().status(), 200);
+    }
     fs::write(pair.config_file(), "this is no configuration").unwrap();
 
     let page = async |url: String| series(&pair.client.get(url).send().await.unwrap().text().await.unwrap());
@@ -105,12 +117,11 @@ async fn page_over_tls(pair: &mut Pair, config: &[&str]) -> Series {
     series(&pair.client.get(pair.ops_url("/metrics")).send().await.unwrap().text().await.unwrap())
 }
 
-struct Names<'a>(&'a mut Vec<(String, Vec<String>)>);
+struct Names<'a>(&'a mut Vec<(String, Vec<Matcher>)>);
 
 impl Names<'_> {
     fn note(&mut self, selector: &VectorSelector) {
-        let labels = selector.matchers.matchers.iter().map(|matcher| matcher.name.clone());
-        let labels = labels.filter(|name| name != METRIC_NAME).collect();
+        let labels = selector.matchers.matchers.iter().filter(|matcher| matcher.name != METRIC_NAME).cloned().collect();
         self.0.push((selector.name.clone().expect("a selector names its metric"), labels));
     }
 }
@@ -130,7 +141,7 @@ impl ExprVisitor for Names<'_> {
 }
 
 /// The metrics that an expression asks for, with the labels by which it selects.
-fn asked(expression: &str) -> Vec<(String, Vec<String>)> {
+fn asked(expression: &str) -> Vec<(String, Vec<Matcher>)> {
     let expression = expression.replace("$__rate_interval", "5m").replace("$merchant", ".*");
     let parsed = parser::parse(&expression).unwrap_or_else(|error| panic!("{expression}: {error}"));
     let mut names = Vec::new();
@@ -167,9 +178,8 @@ async fn every_expression_asks_for_what_the_programs_show() {
         assert!(ingress.contains_key(both) && worker.contains_key(both), "{both}");
     }
 
-    let alerts = alerts().into_iter().map(|rule| rule["expr"].as_str().unwrap().to_owned());
     let mut used = BTreeSet::new();
-    for expression in alerts.chain(dashboard()) {
+    for expression in expressions() {
         for (name, labels) in asked(&expression) {
             // Prometheus' own, about the scrape.
             if name == "up" {
@@ -178,12 +188,60 @@ async fn every_expression_asks_for_what_the_programs_show() {
             let metric = metric_of(&name);
             let known = live.get(metric).unwrap_or_else(|| panic!("nothing shows {name}: {expression}"));
             for label in labels {
-                assert!(known.contains(&label), "{name} has no label {label}: {expression}");
+                assert!(known.contains(&label.name), "{name} has no label {}: {expression}", label.name);
             }
             used.insert(metric.to_owned());
         }
     }
     assert_eq!(used, listed.into_keys().collect(), "every metric is on the dashboard or in an alert");
+}
+
+/// Everything that the alerts and the dashboard ask.
+fn expressions() -> Vec<String> {
+    let alerts = alerts().into_iter().map(|rule| rule["expr"].as_str().unwrap().to_owned());
+    alerts.chain(dashboard()).collect()
+}
+
+/// Where the code says the values of each label. Those of `merchant` and `job` are configured.
+const VALUES: [(&str, &[&str]); 5] = [
+    ("result", &["ingress/src/lib.rs", "ingress/src/reply.rs", "shared/src/wechat/v3_sign.rs", "shared/src/metric.rs"]),
+    ("outcome", &["worker/src/settle.rs", "shared/src/admin/replay.rs"]),
+    ("reason", &["shared/src/reason.rs"]),
+    ("queue", &["shared/src/metric.rs"]),
+    ("api", &["shared/src/envelope.rs"]),
+];
+
+/// A value that is renamed in the code and not in an expression would leave an alert that never fires.
+#[test]
+fn every_value_that_is_asked_for_is_said_by_the_code() {
+    let mut asked_for = 0;
+    for expression in expressions() {
+        for matcher in asked(&expression).into_iter().flat_map(|(_, matchers)| matchers) {
+            let Some((_, files)) = VALUES.iter().find(|(label, _)| *label == matcher.name) else {
+                assert!(["merchant", "job"].contains(&matcher.name.as_str()), "{}: {expression}", matcher.name);
+                continue;
+            };
+            let code: String = files.iter().map(|file| code_of(file)).collect();
+            for value in matcher.value.split('|') {
+                // `queue_.*`, say: some value of the code begins like this, or ends.
+                let literal = match (value.strip_suffix(".*"), value.strip_prefix(".*")) {
+                    (Some(start), _) => format!("\"{start}"),
+                    (None, Some(end)) => format!("{end}\""),
+                    (None, None) => format!("\"{value}\""),
+                };
+                assert!(code.contains(&literal), "{}: nothing says {value}: {expression}", matcher.name);
+                asked_for += 1;
+            }
+        }
+    }
+    assert!(asked_for > 20);
+}
+
+/// A file without its tests and its comments.
+fn code_of(file: &str) -> String {
+    let text = read(file);
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect()
 }
 
 #[test]

@@ -125,7 +125,7 @@ async fn a_changed_number_of_shards_loses_nothing_and_leaves_nothing() {
         ack(&consumer, &deliveries).await;
     }
     wait_until("nothing is left", PATIENCE, || async {
-        let Depths { notify, retry, dead, shards } = depths(&url, 1).await;
+        let Depths { notify, retry, dead, shards, .. } = depths(&url, 1).await;
         (notify, retry, dead, shards.len()) == (0, 0, 0, 5)
     })
     .await;

@@ -129,6 +129,25 @@ pub(super) const QUEUE_MESSAGES: Metric = metric(
     &["queue"],
     "Notifications that wait: notify for a worker, retry in the retry tiers, dead for a person.",
 );
+pub(super) const RETRY_MESSAGES: Metric = metric(
+    "wxpay_queue_retry_messages",
+    Kind::Gauge,
+    &["tier"],
+    "Notifications that wait in each retry tier of RabbitMQ, by its delay. The embedded queue has no tiers apart.",
+);
+pub(super) const REPLAYED: Metric = metric(
+    "wxpay_dead_letters_replayed_total",
+    Kind::Counter,
+    &["outcome", "reason"],
+    "Dead letters that were replayed: by why they were dead, and what came of it: applied, already_applied, ignored, \
+     waiting (for another attempt), dead_again or failed (it is where it was).",
+);
+pub(super) const DISCARDED: Metric = metric(
+    "wxpay_dead_letters_discarded_total",
+    Kind::Counter,
+    &["reason"],
+    "Dead letters that a person discarded, by why they were dead.",
+);
 pub(super) const QUEUE_OLDEST: Metric = metric(
     "wxpay_queue_oldest_seconds",
     Kind::Gauge,
@@ -145,7 +164,7 @@ pub(super) const DATA_FREE: Metric =
     metric("wxpay_data_dir_free_bytes", Kind::Gauge, &[], "Free space on the disk of data_dir.");
 
 /// All of them, in the order of the documents.
-pub const ALL: [&Metric; 20] = [
+pub const ALL: [&Metric; 23] = [
     &NOTIFICATIONS,
     &REPLY_SECONDS,
     &CONFIRM_SECONDS,
@@ -159,7 +178,10 @@ pub const ALL: [&Metric; 20] = [
     &GATE_OPEN,
     &WORKER_READY,
     &QUEUE_MESSAGES,
+    &RETRY_MESSAGES,
     &QUEUE_OLDEST,
+    &REPLAYED,
+    &DISCARDED,
     &DATA_BYTES,
     &DATA_FREE,
     &KEY_EXPIRY,

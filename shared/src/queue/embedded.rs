@@ -129,6 +129,7 @@ impl DeadLetters for EmbeddedQueue {
             notify: waiting(Shelf::Ready),
             retry: waiting(Shelf::Retry),
             dead: self.inner.shelves.count(Shelf::Dead),
+            tiers: Vec::new(),
             shards: Vec::new(),
         })
     }

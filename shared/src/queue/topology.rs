@@ -56,11 +56,17 @@ pub fn shard(number: u16) -> String {
 /// arguments cannot be changed, so another delay has to be another queue.
 #[must_use]
 pub fn retry(delay: Duration) -> String {
+    format!("{NOTIFY}.retry.{}", self::delay(delay))
+}
+
+/// A delay by its largest whole unit: `5s`.
+#[must_use]
+pub fn delay(delay: Duration) -> String {
     let millis = delay.as_millis();
     let units = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     let whole = units.iter().find(|(unit, _)| millis >= *unit && millis.is_multiple_of(*unit));
     let (unit, letter) = whole.copied().unwrap_or((1, "ms"));
-    format!("{NOTIFY}.retry.{}{letter}", millis / unit)
+    format!("{}{letter}", millis / unit)
 }
 
 /// Declares everything on a channel of its own, which it closes.

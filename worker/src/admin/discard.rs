@@ -9,6 +9,7 @@ use axum::{
 };
 use wxpay_shared::{
     admin::{Discard, Discarded},
+    metric,
     queue::Delivery,
     store::audit::Action,
 };
@@ -53,6 +54,7 @@ async fn matching(worker: &Worker, request: &Discard, trail: &Trail, reading: &m
             worker.record(&lines).await?;
             reading.desk().ack(&letters.iter().map(|letter| letter.ticket).collect::<Vec<_>>()).await?;
             for line in &lines {
+                metric::discarded(line.reason);
                 let (dead_for, by) = (line.reason.code(), trail.by());
                 tracing::warn!(notification = %line.notification, dead_for, by, why = line.why, "discarded a dead letter");
             }

@@ -25,6 +25,7 @@ use wxpay_shared::{
     admin::{PAGE, PAGE_MAX, Replay, ReplayEnd, ReplayItem, ReplayOutcome, ReplayResult, Replayed},
     ids::NotificationId,
     merchant::Merchants,
+    metric,
     queue::{Delivery, Desk, Home, QueueError},
     store::{StoreError, audit::Action, seen::Seen},
     trace::Handling,
@@ -250,6 +251,9 @@ impl Run {
         worker.record_results(lines.clone(), results).await?;
         let results = settle(desk, moves).await;
 
+        for (result, line) in results.iter().zip(&lines) {
+            metric::replayed(line.reason, result.outcome);
+        }
         // What could not be moved is the dead letter that it was; the record must not say otherwise.
         let failed = results.iter().zip(lines).filter(|(result, _)| result.outcome == ReplayOutcome::Failed);
         let (failed, lines): (Vec<_>, Vec<_>) = failed.unzip();

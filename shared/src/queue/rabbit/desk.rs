@@ -26,7 +26,8 @@ use super::{
 use crate::{
     envelope::Message,
     queue::{
-        DeadLetters, Delivery, Depths, Desk, Home, QueueError, QueueSettings, Settle, ShardDepth, Ticket, topology,
+        DeadLetters, Delivery, Depths, Desk, Home, QueueError, QueueSettings, Settle, ShardDepth, Ticket, TierDepth,
+        topology,
     },
 };
 
@@ -100,7 +101,9 @@ impl RabbitDeadLetters {
                 depths.shards.push(ShardDepth { queue: name.clone(), waiting, workers });
             }
             for delay in &self.broker.settings.retry_delays {
-                depths.retry += ready(&channel, &topology::retry(*delay)).await?;
+                let waiting = ready(&channel, &topology::retry(*delay)).await?;
+                depths.retry += waiting;
+                depths.tiers.push(TierDepth { delay: topology::delay(*delay), waiting });
             }
             Ok(depths)
         };
