@@ -27,7 +27,7 @@ fn example(change: impl Fn(&str) -> String) -> (TempDir, Config) {
         ("shop-v2-key.previous", V2_KEY),
         ("shop-api-v3-key", API_V3_KEY),
         ("shop-api-v3-key.previous", API_V3_KEY),
-        ("admin-token", "a token"),
+        ("admin-token", "a token of 16 characters or more"),
     ] {
         fs::write(secrets.join(name), secret).unwrap();
     }

@@ -7,15 +7,15 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{
-        DefaultBodyLimit, Request, State,
+        DefaultBodyLimit, State,
         rejection::{JsonRejection, QueryRejection},
     },
-    http::{StatusCode, header::AUTHORIZATION},
-    middleware::{self, Next},
+    http::StatusCode,
+    middleware,
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use wxpay_shared::{
     admin::{Problem, Selection},
     queue::QueueError,
@@ -37,6 +37,9 @@ mod trail;
 mod lines;
 pub(crate) mod turns;
 mod limits;
+mod token;
+
+use token::Token;
 
 /// All routes of the worker's listener; everything but the probes, the metrics and the console's files wants the token.
 pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
@@ -44,6 +47,7 @@ pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
         .layer(DefaultBodyLimit::max(transfer::IMPORT_MAX))
         .layer(middleware::from_fn(|request, next| limits::body(transfer::IMPORT_MAX, request, next)));
     let has_token = token.is_some();
+    let token = token.map(|token| Arc::new(Token::new(token)));
     let api = Router::new()
         .route("/merchants", get(orders::merchants))
         .route("/orders", post(orders::register))
@@ -60,7 +64,7 @@ pub fn router(worker: Arc<Worker>, token: Option<SecretString>) -> Router {
         .route("/queue", get(dead_letters::depths))
         .layer(middleware::from_fn(|request, next| limits::body(limits::BODY_MAX, request, next)))
         .route("/dead-letters/import", import)
-        .route_layer(middleware::from_fn_with_state(token.map(Arc::new), authorize));
+        .route_layer(middleware::from_fn_with_state(token, token::authorize));
     let for_programs = Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
@@ -79,19 +83,6 @@ async fn ready(State(worker): State<Arc<Worker>>) -> Response {
     match worker.ready() {
         Ok(()) => "ready\n".into_response(),
         Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {error}\n")).into_response(),
-    }
-}
-
-async fn authorize(State(token): State<Option<Arc<SecretString>>>, request: Request, next: Next) -> Response {
-    let allowed = token.is_none_or(|token| {
-        let sent = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let sent = sent.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or("");
-        wxpay_shared::secret_eq(sent.as_bytes(), token.expose_secret().as_bytes())
-    });
-    if allowed {
-        next.run(request).await
-    } else {
-        Failure::new(StatusCode::UNAUTHORIZED, "the admin token is missing or wrong").into_response()
     }
 }
 

@@ -184,6 +184,10 @@ mod tests {
         assert_eq!(error.to_string(), "queue.url: expected one of embedded, amqp://…, amqps://…");
         let error = load_text("[queue]\nshards = 2", &[]).unwrap().queue_url().unwrap_err();
         assert!(error.to_string().starts_with("queue.shards: the embedded queue cannot be split"), "{error}");
+        let error = load_text("[worker]\nadmin_token = \"guess me\"", &[]).unwrap().admin_token().unwrap_err();
+        assert_eq!(error.to_string(), "worker.admin_token: expected at least 16 characters, got 8");
+        let error = load_text("[worker]\nadmin_token_file = \"/dev/null\"", &[]).unwrap().admin_token().unwrap_err();
+        assert_eq!(error.to_string(), "worker.admin_token_file: expected at least 16 characters, got 0");
         let error = load_text("[worker]\nadmin_listen = \"0.0.0.0:1\"", &[]).unwrap().admin_token().unwrap_err();
         assert!(error.to_string().starts_with("worker.admin_token: required"), "{error}");
     }

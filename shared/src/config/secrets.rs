@@ -9,6 +9,8 @@ use crate::{envelope::SealKeys, ids::MerchantName, store::open::SQL_SCHEMES};
 
 /// The seal key's least length in bytes.
 const SEAL_KEY_MIN: usize = 32;
+/// The admin token's. Wrong ones are answered slowly, yet a word of a dictionary would not last.
+const ADMIN_TOKEN_MIN: usize = 16;
 
 impl Config {
     /// The queue's address; [`EMBEDDED`] unless set.
@@ -59,11 +61,16 @@ impl Config {
     /// The admin API's token, if it has one.
     ///
     /// # Errors
-    /// [`ConfigError`] where the file cannot be read, or where a token is required and absent.
+    /// [`ConfigError`] where the file cannot be read, where the token is too short, or where one is required and absent.
     pub fn admin_token(&self) -> Result<Option<SecretString>, ConfigError> {
         let worker = &self.worker;
         let token =
             self.secret("worker.admin_token", worker.admin_token.as_ref(), worker.admin_token_file.as_deref())?;
+        if let Some(token) = &token {
+            let setting =
+                if worker.admin_token_file.is_some() { "worker.admin_token_file" } else { "worker.admin_token" };
+            long_enough(setting, token, ADMIN_TOKEN_MIN)?;
+        }
         if token.is_none() && !worker.admin_listen.ip().is_loopback() {
             return Err(ConfigError::new("worker.admin_token", "required, since worker.admin_listen is not loopback"));
         }
@@ -76,20 +83,14 @@ impl Config {
     /// [`ConfigError`] where a file cannot be read or a key is too short.
     pub fn seal_keys(&self) -> Result<Option<SealKeys>, ConfigError> {
         let seal = &self.seal;
-        let long_enough = |setting: &str, key: &SecretString| match key.expose_secret().len() {
-            length if length < SEAL_KEY_MIN => {
-                Err(ConfigError::new(setting, format!("expected at least {SEAL_KEY_MIN} characters, got {length}")))
-            }
-            _ => Ok(()),
-        };
         let Some(current) = self.secret("seal.key", seal.key.as_ref(), seal.key_file.as_deref())? else {
             return Ok(None);
         };
-        long_enough("seal.key", &current)?;
+        long_enough("seal.key", &current, SEAL_KEY_MIN)?;
         let previous =
             self.secret("seal.previous_key", seal.previous_key.as_ref(), seal.previous_key_file.as_deref())?;
         if let Some(previous) = &previous {
-            long_enough("seal.previous_key", previous)?;
+            long_enough("seal.previous_key", previous, SEAL_KEY_MIN)?;
         }
         let previous = previous.as_ref().map(|key| key.expose_secret().as_bytes());
         Ok(Some(SealKeys::new(current.expose_secret().as_bytes(), previous)))
@@ -168,6 +169,15 @@ pub fn read_secret(setting: &str, path: &Path) -> Result<SecretString, ConfigErr
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.strip_suffix('\n').unwrap_or(text);
     Ok(text.strip_suffix('\r').unwrap_or(text).into())
+}
+
+fn long_enough(setting: &str, secret: &SecretString, least: usize) -> Result<(), ConfigError> {
+    match secret.expose_secret().len() {
+        length if length < least => {
+            Err(ConfigError::new(setting, format!("expected at least {least} characters, got {length}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn url_with_scheme(setting: &str, url: Option<SecretString>, schemes: &[&str]) -> Result<SecretString, ConfigError> {
