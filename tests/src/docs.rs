@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Documents that exist in both languages.
-const TWICE: [&str; 2] = ["connect", "runbook"];
+const TWICE: [&str; 3] = ["connect", "runbook", "testing"];
 
 /// A fenced piece of a document.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,20 +31,29 @@ struct Block {
     text: String,
     /// The exit code with which it must end, where it is to be run.
     run: Option<i32>,
+    /// Whether it is to be run before the programs start, since it makes their configuration.
+    first: bool,
 }
 
 fn blocks(document: &str) -> Vec<Block> {
-    let (mut blocks, mut run) = (Vec::new(), None);
+    let (mut blocks, mut run, mut first) = (Vec::new(), None, false);
     let mut lines = document.lines();
     while let Some(line) = lines.next() {
         let indent = line.len() - line.trim_start().len();
         let line = line.trim();
         if let Some(mark) = line.strip_prefix("<!-- run").and_then(|rest| rest.strip_suffix("-->")) {
             run = Some(mark.trim().strip_prefix(':').map_or(0, |code| code.trim().parse().expect("an exit code")));
+        } else if line == "<!-- first -->" {
+            first = true;
         } else if let Some(language) = line.strip_prefix("```") {
             let inside = lines.by_ref().take_while(|line| line.trim() != "```");
             let text = inside.map(|line| line.get(indent..).unwrap_or_default().to_owned() + "\n").collect();
-            blocks.push(Block { language: language.to_owned(), text, run: run.take() });
+            blocks.push(Block {
+                language: language.to_owned(),
+                text,
+                run: run.take(),
+                first: std::mem::take(&mut first),
+            });
         }
     }
     blocks
@@ -58,7 +67,8 @@ struct Site {
 }
 
 impl Site {
-    async fn open() -> Self {
+    /// Opens it after the reader did what this document wants first.
+    async fn open(document: &str) -> Self {
         let directory = TempDir::with_prefix("wxpay-docs-").unwrap();
         let ports @ [listen, ops, admin] = [free_port(), free_port(), free_port()];
         let config = format!(
@@ -78,6 +88,11 @@ points = "1/100"
         write("wxpay.toml", &config);
         write("shop-v2-key", V2_KEY);
         write("notification.xml", &Notice::new("FORGED", 1_000).xml("n").replace("1000", "1"));
+        for block in blocks(&read(&format!("docs/{document}.md"))).iter().filter(|block| block.first) {
+            let made =
+                Command::new("sh").args(["-eu", "-c", &block.text]).current_dir(directory.path()).output().unwrap();
+            assert!(made.status.success(), "{}", said(&made));
+        }
         let server = Server::start(&Plan {
             program: &binary("wxpayctl"),
             arguments: &["serve", "--config", directory.path().join("wxpay.toml").to_str().unwrap()],
@@ -110,7 +125,8 @@ points = "1/100"
         let usual = ["127.0.0.1:8080", "127.0.0.1:8081", "127.0.0.1:8082"];
         let here = usual.iter().zip(self.ports);
         let text = here.fold(text.to_owned(), |text, (usual, port)| text.replace(usual, &format!("127.0.0.1:{port}")));
-        self.command(Path::new("sh")).args(["-eu", "-c", &text]).output().unwrap()
+        // A command that waits for something must not wait for ever.
+        self.command(Path::new("timeout")).args(["60", "sh", "-eu", "-c", &text]).output().unwrap()
     }
 }
 
@@ -121,7 +137,7 @@ fn said(output: &Output) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_marked_command_runs_and_ends_as_it_says() {
     for name in TWICE {
-        let site = Site::open().await;
+        let site = Site::open(name).await;
         let mut run = 0;
         for block in blocks(&read(&format!("docs/{name}.md"))) {
             let Some(code) = block.run else { continue };
@@ -156,7 +172,7 @@ const LANGUAGES: [(&str, &str, &str); 5] = [
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_snippet_registers_an_order() {
-    let site = Site::open().await;
+    let site = Site::open("connect").await;
     let snippets = blocks(&read("docs/connect.md"));
     for (language, program, file) in LANGUAGES {
         let snippet = snippets.iter().find(|block| block.language == language).unwrap();
