@@ -3,7 +3,7 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked --bins \
+RUN cargo build --release --locked -p wxpay-ingress -p wxpay-worker -p wxpayctl \
     && mkdir /empty
 
 FROM gcr.io/distroless/cc-debian12:nonroot AS ingress

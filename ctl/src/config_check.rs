@@ -52,6 +52,7 @@ standard error names the setting.")]
 #[derive(Serialize)]
 struct Report {
     ingress_listen: String,
+    ingress_scheme: &'static str,
     ops_listen: String,
     admin_listen: String,
     admin_token: bool,
@@ -61,6 +62,8 @@ struct Report {
     worker_shards: Vec<u16>,
     store: String,
     data_dir: String,
+    /// Where traces go, if there are any.
+    traces: Option<String>,
     retry_delays: Vec<String>,
     max_attempts: u32,
     merchants: Vec<MerchantReport>,
@@ -130,6 +133,7 @@ fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, C
     });
     Ok(Report {
         ingress_listen: config.ingress.listen.to_string(),
+        ingress_scheme: config.ingress.scheme(),
         ops_listen: config.ingress.ops_listen.to_string(),
         admin_listen: config.worker.admin_listen.to_string(),
         admin_token: admin_token.is_some(),
@@ -138,6 +142,7 @@ fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, C
         worker_shards: config.worker.shards.clone(),
         store: without_password(store.expose_secret()),
         data_dir: config.data_dir().components().collect::<PathBuf>().display().to_string(),
+        traces: config.telemetry.traces_url().map(|url| without_password(&url)),
         retry_delays: config.queue_settings().retry_delays.iter().map(|delay| format!("{delay:?}")).collect(),
         max_attempts: config.worker.max_attempts,
         merchants: merchants.iter().map(merchant_report).collect::<Result<_, _>>()?,
@@ -220,12 +225,13 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
     let programs = if embedded { "wxpayctl serve" } else { "wxpay-ingress and wxpay-worker" };
     screen.facts(&[
         ("programs", Some(programs.to_owned())),
-        ("notifications", Some(format!("http://{}/v2/…", report.ingress_listen))),
+        ("notifications", Some(format!("{}://{}/v2/…", report.ingress_scheme, report.ingress_listen))),
         ("health", Some(format!("http://{}/readyz", report.ops_listen))),
         ("admin API", Some(format!("http://{} {token}", report.admin_listen))),
         ("queue", Some(queue)),
         ("shards", (!embedded).then(|| shards(report.shards, &report.worker_shards))),
         ("store", Some(store)),
+        ("traces", report.traces.clone()),
         ("retries", Some(format!("after {}; {} attempts in all", report.retry_delays.join(", "), report.max_attempts))),
     ])?;
     if !report.merchants.is_empty() {

@@ -11,6 +11,7 @@ use reqwest::Url;
 use wxpay_shared::{
     clock::{Clock as _, SystemClock},
     config::{Config, ConfigError, DEFAULT_FILE},
+    ids::MerchantName,
     reload,
     runtime::shutdown_token,
     trace,
@@ -98,7 +99,9 @@ fn plan(args: &Args) -> Result<Plan> {
 }
 
 fn announce(screen: &mut Screen<'_>, plan: &Plan, together: &Together) -> Result<()> {
-    let posts: Vec<_> = plan.config.merchants.keys().map(|name| notify_url(together.ingress, name.as_str())).collect();
+    let scheme = plan.config.ingress.scheme();
+    let post = |name: &MerchantName| notify_url(scheme, together.ingress, name.as_str());
+    let posts: Vec<_> = plan.config.merchants.keys().map(post).collect();
     let admin = format!("http://{}", together.admin);
     if screen.is_json() {
         return screen.json(&serde_json::json!({
@@ -129,8 +132,8 @@ fn announce(screen: &mut Screen<'_>, plan: &Plan, together: &Together) -> Result
     screen.line("\nCtrl-C ends it.")
 }
 
-fn notify_url(address: SocketAddr, merchant: &str) -> String {
-    format!("http://{address}/v2/{merchant}")
+fn notify_url(scheme: &str, address: SocketAddr, merchant: &str) -> String {
+    format!("{scheme}://{address}/v2/{merchant}")
 }
 
 /// Commands that work as they stand. The order's number is of this moment: a second start finds the first one's paid.
@@ -143,8 +146,11 @@ fn commands(config: &Path, together: &Together) -> [String; 3] {
     let admin = if usual { String::new() } else { format!(" --admin {admin}") };
     let config_file = quoted(&config.display().to_string());
     let usual = together.ingress == Config::default().ingress.listen;
-    let url =
-        if usual { String::new() } else { format!(" --url {}", notify_url(together.ingress, dev_merchant::NAME)) };
+    let url = if usual {
+        String::new()
+    } else {
+        format!(" --url {}", notify_url("http", together.ingress, dev_merchant::NAME))
+    };
     let simulate = format!("{program} simulate pay --config {config_file} --merchant dev");
     [
         format!("{program} orders register dev {order} 8800 --user alice{admin}"),

@@ -4,7 +4,10 @@
 //! WeChat saying something else, changes after it are somebody on the way. Both are what tests and `wxpayctl simulate`
 //! are for.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, anyhow};
 use jiff::{Timestamp, tz};
@@ -215,14 +218,27 @@ impl Sender {
 
     fn unanswered(&self, error: reqwest::Error) -> anyhow::Error {
         let url = &self.url;
-        if error.is_connect() {
+        if is_refused(&error) {
             anyhow!("nothing answers at {url}: start `wxpayctl serve` or `wxpay-ingress`, or correct --url")
         } else if error.is_timeout() {
             anyhow!("no reply from {url} within {} s; WeChat waits 5 s", REPLY_BUDGET.as_secs())
         } else {
-            anyhow::Error::new(error.without_url()).context(format!("no whole reply from {url}"))
+            let what = if error.is_connect() { "no connection to" } else { "no whole reply from" };
+            anyhow::Error::new(error.without_url()).context(format!("{what} {url}"))
         }
     }
+}
+
+/// Nothing listens there, which is no fault of a certificate, say.
+fn is_refused(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<std::io::Error>().is_some_and(|it| it.kind() == ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 #[cfg(test)]

@@ -52,6 +52,8 @@ mod front;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod alerts;
+#[cfg(test)]
 mod traces;
 #[cfg(test)]
 mod bench;

@@ -67,6 +67,11 @@ async fn tls_certificates_change_without_a_restart_and_a_bad_one_changes_nothing
     let plain = pair.client.post(pair.notify_url("shop")).body("<xml/>").send().await;
     assert!(plain.is_err(), "plain HTTP is not spoken at a TLS port");
 
+    let simulate = ["simulate", "pay", "--merchant", "shop", "--out-trade-no", "T1", "--amount", "1", "--config"];
+    let output = Command::new(binary("wxpayctl")).args(simulate).arg(pair.config_file()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("no connection to https://127.0.0.1:") && said.contains("certificate"), "{said}");
+
     install(directory.path(), "platform_cert_b");
     wait_until("the new certificate is shown", DEADLINE, async || over_tls(&pair).await.0 != first).await;
     let (second, reply) = over_tls(&pair).await;

@@ -172,6 +172,7 @@ impl Configured {
             listen.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
         }
         let api = wxpay_shared::envelope::Api::from(api).code();
-        Ok(Url::parse(&format!("http://{listen}/{api}/{}", self.name))?)
+        let scheme = self.config.ingress.scheme();
+        Ok(Url::parse(&format!("{scheme}://{listen}/{api}/{}", self.name))?)
     }
 }

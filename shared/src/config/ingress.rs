@@ -43,6 +43,14 @@ pub enum SourcePolicy {
     Enforce,
 }
 
+impl Ingress {
+    /// What it speaks at `listen`: `https` with a certificate, else `http`.
+    #[must_use]
+    pub const fn scheme(&self) -> &'static str {
+        if self.tls_certificate.is_some() { "https" } else { "http" }
+    }
+}
+
 impl Default for Ingress {
     fn default() -> Self {
         Self {
