@@ -161,6 +161,27 @@ fn both_languages_have_the_same_commands_and_snippets() {
     }
 }
 
+/// The made pages are held against the code; their Chinese ones must have the same rows, each with a meaning of its own.
+#[test]
+fn the_chinese_references_have_the_same_rows() {
+    let rows = |file: String| -> Vec<(String, String)> {
+        let page = read(&file);
+        let rows = page.lines().filter(|line| line.starts_with("| `"));
+        let row = |line: &str| {
+            let cells: Vec<_> = line.splitn(4, " | ").collect();
+            (cells[..3].join(" | "), cells[3].to_owned())
+        };
+        rows.map(row).collect()
+    };
+    for name in ["configuration", "metrics"] {
+        let (english, chinese) = (rows(format!("docs/{name}.md")), rows(format!("docs/{name}.zh-CN.md")));
+        assert!(english.len() > 20, "{name}");
+        let facts = |rows: &[(String, String)]| rows.iter().map(|(facts, _)| facts.clone()).collect::<Vec<_>>();
+        assert_eq!(facts(&english), facts(&chinese), "{name}");
+        assert!(chinese.iter().all(|(_, meaning)| !meaning.is_ascii()), "{name}");
+    }
+}
+
 /// How each language's snippet is run. Python must be there; of the others, those that are.
 const LANGUAGES: [(&str, &str, &str); 5] = [
     ("python", "python3", "register.py"),
