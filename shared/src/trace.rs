@@ -54,7 +54,7 @@ pub fn start(config: &Config, service: &'static str) -> Result<(), ConfigError> 
     Ok(())
 }
 
-/// Sends the spans that were not sent yet, within [`FLUSH_BUDGET`]; later ones are lost.
+/// Sends the spans that were not sent yet, within two seconds; later ones are lost.
 pub async fn end() {
     let Some((provider, _)) = RUNNING.get() else { return };
     let ended = tokio::task::spawn_blocking(|| provider.shutdown_with_timeout(FLUSH_BUDGET)).await;
