@@ -125,7 +125,7 @@ pub async fn run(cli: Cli, screen: &mut Screen<'_>) -> Result<Verdict> {
         Command::Queue(args) => queue::run(args, screen).await,
         Command::Simulate(args) => simulate::run(args, screen).await,
         Command::Verify(args) => verify::run(args, screen),
-        Command::Config(args) => config_check::run(args, screen),
+        Command::Config(args) => config_check::run(args, screen).await,
         Command::Migrate(args) => migrate::run(args, screen).await,
         Command::Healthcheck(args) => healthcheck::run(args, screen).await,
         Command::Bench(args) => bench::run(args, screen).await,

@@ -1,4 +1,5 @@
-//! `wxpayctl config check`: reads the configuration, opens every key, and says what would run. Connects to nothing.
+//! `wxpayctl config check`: reads the configuration, opens every key, and says what would run. Connects to
+//! nothing, unless it is to ask the servers.
 
 use std::{os::unix::fs::PermissionsExt as _, path::PathBuf};
 
@@ -22,6 +23,7 @@ use crate::{
 };
 
 mod proof;
+mod servers;
 
 /// `wxpayctl config`.
 #[derive(Debug, clap::Args)]
@@ -37,14 +39,19 @@ enum Action {
 Examples:
   wxpayctl config check --config wxpay.toml
   WXPAY__QUEUE__URL=embedded wxpayctl config check
+  wxpayctl config check --servers    asks RabbitMQ and the database too
 
 It makes a notification of each kind with each merchant's keys and takes it through the receiver's checks. It connects
-to nothing and changes nothing. The exit code is 64 where the configuration cannot be used; the line on
+to nothing and changes nothing; with --servers it declares the queues, as the programs would, and compares the
+database's schema with its own. The exit code is 64 where the configuration cannot be used; the line on
 standard error names the setting.")]
     Check {
         /// The configuration; wxpay.toml, where that exists, unless given.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Asks broker and database whether what they have fits; makes queues that are missing.
+        #[arg(long)]
+        servers: bool,
     },
 }
 
@@ -66,6 +73,8 @@ struct Report {
     traces: Option<String>,
     retry_delays: Vec<String>,
     max_attempts: u32,
+    /// What broker and database said, where they were asked.
+    servers: Vec<String>,
     merchants: Vec<MerchantReport>,
     secrets: Vec<Secret>,
 }
@@ -89,11 +98,14 @@ struct Secret {
     found: Option<String>,
 }
 
-pub(crate) fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> {
-    let Action::Check { config: file } = args.action;
+pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> {
+    let Action::Check { config: file, servers } = args.action;
     let environment: Vec<_> = std::env::vars().collect();
     let config = Config::load(file.as_deref(), environment.iter().cloned())?;
-    let report = report(&config, &environment)?;
+    let mut report = report(&config, &environment)?;
+    if servers {
+        report.servers = servers::ask(&config).await?;
+    }
     if screen.is_json() {
         screen.json(&report)?;
     } else {
@@ -145,6 +157,7 @@ fn report(config: &Config, environment: &[(String, String)]) -> Result<Report, C
         traces: config.telemetry.traces_url().map(|url| without_password(&url)),
         retry_delays: config.queue_settings().retry_delays.iter().map(|delay| format!("{delay:?}")).collect(),
         max_attempts: config.worker.max_attempts,
+        servers: Vec::new(),
         merchants: merchants.iter().map(merchant_report).collect::<Result<_, _>>()?,
         secrets: secrets.collect(),
     })
@@ -234,6 +247,9 @@ fn show(screen: &mut Screen<'_>, report: &Report) -> Result<()> {
         ("traces", report.traces.clone()),
         ("retries", Some(format!("after {}; {} attempts in all", report.retry_delays.join(", "), report.max_attempts))),
     ])?;
+    for line in &report.servers {
+        screen.line(format_args!("\n  {line}"))?;
+    }
     if !report.merchants.is_empty() {
         screen.line("")?;
         let mut grid =

@@ -52,6 +52,8 @@ mod front;
 #[cfg(test)]
 mod metrics;
 #[cfg(test)]
+mod config_check;
+#[cfg(test)]
 mod alerts;
 #[cfg(test)]
 mod traces;
