@@ -23,6 +23,19 @@ use crate::{
 /// Connections that a server takes, plus those it keeps for administrators.
 const CONNECTIONS: usize = 300;
 
+/// PostgreSQL's children lead sessions of their own and outlive it for a moment, in which it cannot start again: they still
+/// have its shared memory. They work in its data directory.
+const ORPHANS: &str = r#"
+for n in $(seq 200); do
+    orphans=
+    for cwd in /proc/[0-9]*/cwd; do
+        [ "$(readlink "$cwd")" = "$WATCHDOG_DIRECTORY/data" ] && orphans="$orphans $(basename "${cwd%/cwd}")"
+    done
+    [ -z "$orphans" ] && break
+    kill -KILL $orphans
+    sleep 0.05
+done"#;
+
 /// The servers that the store has homes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -137,7 +150,7 @@ impl Database {
             directory: self.directory.path(),
             log: &self.directory.path().join("output"),
             goodbye: "KILL",
-            after: "",
+            after: if self.kind == Kind::Postgres { ORPHANS } else { "" },
         }));
     }
 
@@ -284,8 +297,9 @@ fn postgres(program: &Path, arguments: &[&str]) -> (PathBuf, Vec<String>) {
         return (program.to_owned(), arguments.collect());
     }
     let program = program.to_str().expect("paths of programs are text").to_owned();
-    let user = ["-u", "postgres", "--"].map(str::to_owned);
-    (PathBuf::from("runuser"), user.into_iter().chain([program]).chain(arguments).collect())
+    // Unlike runuser it stays no process of its own: the server must be the one that is waited for.
+    let user = ["--reuid=postgres", "--regid=postgres", "--init-groups", "--"].map(str::to_owned);
+    (PathBuf::from("setpriv"), user.into_iter().chain([program]).chain(arguments).collect())
 }
 
 fn run(command: &mut Command, install: &str) {

@@ -28,7 +28,7 @@ word=$(cat)
 (sleep 5; kill -KILL -$pid) >/dev/null 2>&1 &
 last=$!
 kill -$WATCHDOG_GOODBYE $pid
-[ $WATCHDOG_GOODBYE = KILL ] || wait $pid
+wait $pid
 kill -KILL -$pid
 kill $last
 eval "$WATCHDOG_AFTER"
