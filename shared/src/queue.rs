@@ -173,8 +173,8 @@ pub trait Desk: Settle {
 pub struct Delivery {
     /// What was published.
     pub message: Message,
-    /// Whether it was delivered before without an answer.
-    pub redelivered: bool,
+    /// How often it was delivered before without an answer, as far as the home knows.
+    pub returned: u32,
     /// By what it is settled.
     pub ticket: Ticket,
 }
@@ -195,6 +195,18 @@ pub enum Home {
     Retry(usize),
     /// Among the dead letters.
     Dead,
+}
+
+impl Home {
+    /// Where a message may wait as well: the tier before this one, or after the first. The dead letters have none.
+    #[must_use]
+    pub fn neighbour(self, tiers: usize) -> Self {
+        match self {
+            Self::Retry(0) if tiers > 1 => Self::Retry(1),
+            Self::Retry(tier) => Self::Retry(tier.saturating_sub(1)),
+            Self::Dead => Self::Dead,
+        }
+    }
 }
 
 /// How many messages are where.

@@ -4,7 +4,7 @@
 //! confirmed; the parent kills it, opens the same database and looks for every line.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader, Write as _},
     path::Path,
     process::{Command, Stdio},
@@ -17,7 +17,7 @@ use wxpay_shared::{
     disk::{Disk, Holds},
     envelope::{Log, Message},
     ids::NotificationId,
-    queue::{Consumer as _, Publisher as _, QueueSettings, Settle as _, embedded::EmbeddedQueue},
+    queue::{Consumer as _, DeadLetters as _, Publisher as _, QueueSettings, Settle as _, embedded::EmbeddedQueue},
     store::{Applied, Store as _, embedded::EmbeddedStore},
 };
 
@@ -25,6 +25,7 @@ use crate::store_contract::samples::{paid, registration};
 
 const DIRECTORY: &str = "WXPAY_TEST_CRASH_DIRECTORY";
 const ROUND: &str = "WXPAY_TEST_CRASH_ROUND";
+const ABORTING: &str = "WXPAY_TEST_ABORT_DIRECTORY";
 const ROUNDS: u32 = 5;
 /// Lines after which the child is killed, in the middle of what it does.
 const LINES: usize = 150;
@@ -70,6 +71,68 @@ async fn what_was_confirmed_survives_kill_9() {
         assert!(lines.len() >= LINES, "{lines:?}");
         check(directory.path(), &lines).await;
     }
+}
+
+const DEADLY: &str = "dead-1";
+
+/// The child's part: handles what is there, and aborts over one message.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_process_that_aborts() {
+    let Some(directory) = std::env::var_os(ABORTING) else { return };
+    let (queue, _store) = open(Path::new(&directory)).await;
+    let consumer = queue.consumer();
+    while let Ok(deliveries) = consumer.receive(64).await {
+        // Whatever it has in hand beside the deadly one goes down with it.
+        if deliveries.iter().any(|delivery| delivery.message.id.as_str() == DEADLY) {
+            std::process::abort();
+        }
+        for delivery in deliveries {
+            writeln!(std::io::stdout(), "handled {}", delivery.message.id).unwrap();
+            consumer.ack(&[delivery.ticket]).await.unwrap();
+        }
+        let depths = queue.depths().await.unwrap();
+        if depths.notify == 0 && depths.dead > 0 {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_aborts_its_process_costs_its_neighbours_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (queue, store) = open(directory.path()).await;
+    let neighbours: BTreeSet<String> = (0..100).map(|number| format!("{number:x}-2")).collect();
+    for (number, id) in neighbours.iter().enumerate() {
+        let message = |id: &str| Message {
+            id: NotificationId::parse(id).unwrap(),
+            headers: BTreeMap::new(),
+            body: vec![7; 4_000].into(),
+            log: Log::default(),
+        };
+        queue.publish(message(id)).await.unwrap();
+        if number == 40 {
+            queue.publish(message(DEADLY)).await.unwrap();
+        }
+    }
+    drop((queue, store));
+    let (mut handled, mut aborted) = (BTreeSet::new(), 0);
+    loop {
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["crash::the_process_that_aborts", "--exact", "--nocapture"]).env(ABORTING, directory.path());
+        let output = child.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        handled.extend(said.lines().filter_map(|line| Some(line.split_once("handled ")?.1.to_owned())));
+        if output.status.success() {
+            break;
+        }
+        aborted += 1;
+        assert!(aborted < 10, "it never becomes a dead letter");
+    }
+    assert_eq!(handled, neighbours);
+    assert!(aborted >= 3, "{aborted}");
+    let (queue, _store) = open(directory.path()).await;
+    let depths = queue.depths().await.unwrap();
+    assert_eq!((depths.notify, depths.retry, depths.dead), (0, 0, 1));
 }
 
 fn run_and_kill(directory: &Path, round: u32) -> Vec<String> {

@@ -1,12 +1,32 @@
-//! What breaks and what survives: the audit, and that a seed is a schedule; with the feature `faults`, each fault under load.
+//! What breaks and what survives: the audit, and that a seed is a schedule; one fault under load, and with the feature `faults` each.
 
-use crate::harness::{database::Kind, faults::Fault, rig::Home, schedule::Schedule};
+use crate::harness::{
+    database::Kind,
+    faults::Fault,
+    rig::{Home, Own, Rig},
+    schedule::Schedule,
+};
 
 mod audit;
 #[cfg(feature = "faults")]
 mod under_load;
 
+const SEED: u64 = 20_261_125;
 const POSTGRES: Home = Home::Sql(Kind::Postgres);
+
+/// A pair under load goes through these faults; afterwards every promise holds.
+async fn survives(home: Home, own: Own, faults: &[Fault]) {
+    let mut rig = Rig::start(home, own, 1, SEED).await;
+    for fault in faults {
+        rig.register_ahead().await;
+        rig.flowing().await;
+        fault.strike(&mut rig).await.unwrap_or_else(|broken| panic!("{home:?}, {fault}: {broken}"));
+        let took = rig.recovered().await;
+        eprintln!("{home:?}: recovered from {fault} in {} ms", took.as_millis());
+    }
+    let report = rig.finish().await;
+    report.assert_clean(&format!("{home:?} after {faults:?}"));
+}
 
 #[test]
 fn a_seed_is_a_schedule() {
@@ -18,4 +38,10 @@ fn a_seed_is_a_schedule() {
     assert_ne!(schedule(7), schedule(8));
     let all = Fault::all(POSTGRES);
     assert!(all.iter().all(|fault| schedule(7)[..all.len()].contains(fault)), "each kind comes before any comes again");
+}
+
+/// Its neighbours are no dead letters: the audit knows how each of them must end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_ends_its_worker_each_time() {
+    survives(POSTGRES, Own::NOTHING, &[Fault::MessageThatKills]).await;
 }

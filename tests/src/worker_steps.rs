@@ -1,11 +1,15 @@
 //! The worker's fence and gate, on the embedded queue with a store that fails to order.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
+use jiff::{SignedDuration, Timestamp};
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use wxpay_shared::{
@@ -109,9 +113,14 @@ struct Bench {
 
 impl Bench {
     async fn start(panics_over: &'static str) -> Self {
+        Self::start_by(Arc::new(SystemClock), panics_over, |_| {}).await
+    }
+
+    /// The same by another clock and with other settings.
+    async fn start_by(clock: Arc<dyn Clock>, panics_over: &'static str, change: impl FnOnce(&mut Config)) -> Self {
         let directory = TempDir::with_prefix("wxpay-worker-").unwrap();
-        let config = Config::load(Some(&Pair::prepare("embedded").config_file()), []).unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let mut config = Config::load(Some(&Pair::prepare("embedded").config_file()), []).unwrap();
+        change(&mut config);
         let disk = Disk::open(directory.path(), Holds::Records).await.unwrap();
         let settings = QueueSettings { in_flight: 100, ..config.queue_settings() };
         let queue = EmbeddedQueue::open(disk.clone(), settings, Arc::clone(&clock)).await.unwrap();
@@ -206,6 +215,34 @@ async fn a_store_that_is_away_costs_no_attempt_and_is_asked_until_it_is_back() {
     bench.store.away.store(false, Ordering::SeqCst);
     bench.paid("W").await;
     assert_eq!(bench.worker.ready(), Ok(()));
+}
+
+/// The machine's clock, set forward or back by so many hours.
+#[derive(Default)]
+struct Jumping(AtomicI64);
+
+impl Clock for Jumping {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().saturating_add(SignedDuration::from_hours(self.0.load(Ordering::SeqCst))).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_by_hours_delays_nothing() {
+    let clock = Arc::new(Jumping::default());
+    let bench = Bench::start_by(Arc::<Jumping>::clone(&clock), "", |config| {
+        config.queue.retry_delays = vec![Duration::from_secs(2)];
+        config.worker.max_attempts = 100;
+    });
+    let bench = bench.await;
+    for (order, hours) in [("J1", 6), ("J2", -12), ("J3", 24), ("J4", -48)] {
+        bench.queue.publish(bench.sealed(order)).await.unwrap();
+        wait_until("it waits for its order", DEADLINE, async || bench.queue.depths().await.unwrap().retry == 1).await;
+        clock.0.fetch_add(hours, Ordering::SeqCst);
+        bench.register(order).await;
+        bench.paid(order).await;
+    }
+    assert_eq!(bench.queue.depths().await.unwrap().dead, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

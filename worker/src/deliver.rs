@@ -1,7 +1,7 @@
 //! Step 1: take deliveries while the gate is open, and fence what handles them.
 //!
 //! The fence: a panic in a handler is contained, costs the delivery that caused it one attempt, and its neighbours
-//! nothing. It does not help against an abort of the process; the broker's delivery limit does.
+//! nothing. It does not help against an abort of the process; the queues do.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 

@@ -175,10 +175,7 @@ impl Worker {
             Ok(endings) => self.settle(self.parts.consumer.as_ref(), deliveries, endings).await,
             Err(error) => {
                 self.gate.close(&error);
-                let tickets: Vec<_> = deliveries.iter().map(|delivery| delivery.ticket).collect();
-                if let Err(error) = self.parts.consumer.give_back(&tickets).await {
-                    tracing::warn!(%error, "could not give deliveries back; they come back with the connection's end");
-                }
+                self.give_back(self.parts.consumer.as_ref(), deliveries).await;
             }
         }
     }

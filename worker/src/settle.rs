@@ -6,11 +6,12 @@
 use std::time::Duration;
 
 use backoff::{ExponentialBackoff, ExponentialBackoffBuilder, backoff::Backoff as _};
+use futures_util::future::join_all;
 use tokio::time::sleep;
 use wxpay_shared::{
     envelope::{Attempt, Log},
     metric,
-    queue::{Delivery, Home, Settle},
+    queue::{Delivery, Home, PublishError, QueueError, Settle, topology},
     reason::Rejection,
     store::Applied,
     trace,
@@ -117,9 +118,8 @@ impl Worker {
         {
             tracing::warn!(%error, "could not ack; the deliveries will come again and have no effect");
         }
-        for (delivery, next) in parked {
-            self.park(home, &delivery, next).await;
-        }
+        // At the same time: a tier that does not answer must not hold up the others.
+        join_all(parked.iter().map(|(delivery, next)| self.park(home, delivery, *next))).await;
     }
 
     /// How long the deliveries had waited since ingress accepted them. What could not be opened may claim any time.
@@ -172,8 +172,22 @@ impl Worker {
         next
     }
 
-    /// Parks a delivery; gives it back if its next home stays away.
+    /// Lets deliveries go that nothing is to become of now. No attempt is used.
+    pub(crate) async fn give_back(&self, home: &dyn Settle, deliveries: Vec<Delivery>) {
+        let (often, seldom): (Vec<_>, Vec<_>) =
+            deliveries.into_iter().partition(|delivery| delivery.returned >= topology::RETURNED_TOO_OFTEN);
+        let tickets: Vec<_> = seldom.iter().map(|delivery| delivery.ticket).collect();
+        if let Err(error) = home.give_back(&tickets).await {
+            tracing::warn!(%error, "could not give deliveries back; they come back with the connection's end");
+        }
+        // The broker counts what comes back, and would declare it dead one day. The shortest tier's copy counts anew.
+        join_all(often.iter().map(|delivery| self.park(home, delivery, Home::Retry(0)))).await;
+    }
+
+    /// Parks a delivery; gives it back if its next home stays away. Where a tier takes nothing, its neighbour is as good.
     async fn park(&self, home: &dyn Settle, delivery: &Delivery, next: Home) {
+        let mut homes = [next.neighbour(self.parts.settings.retry_tiers), next].into_iter().cycle();
+        let mut next = next;
         let mut policy: ExponentialBackoff = ExponentialBackoffBuilder::new()
             .with_initial_interval(Duration::from_millis(100))
             .with_max_interval(Duration::from_secs(10))
@@ -181,7 +195,14 @@ impl Worker {
             .build();
         loop {
             let Err(error) = home.park(delivery, next).await else { return };
-            tracing::warn!(notification = %delivery.message.id, %error, "could not park a delivery");
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::warn!(notification = %delivery.message.id, %error, cause, ?next, "could not park a delivery");
+            if matches!(
+                error,
+                QueueError::Park(PublishError::Timeout | PublishError::Nacked | PublishError::Unroutable)
+            ) {
+                next = homes.next().unwrap_or(next);
+            }
             match policy.next_backoff() {
                 Some(pause) => sleep(pause).await,
                 None => break,

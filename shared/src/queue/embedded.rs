@@ -16,10 +16,13 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore};
 
 use self::{
+    caution::Caution,
     consumer::EmbeddedConsumer,
     desk::EmbeddedDesk,
     hands::Hands,
+    notes::Notes,
     shelves::{Place, Shelf, Shelves},
+    timeline::Timeline,
 };
 use super::{
     DeadLetters, Delivery, Depths, Desk, Home, PUBLISH_BUDGET, PublishError, Publisher, QueueError, QueueSettings,
@@ -30,11 +33,14 @@ use crate::{
     envelope::Message,
 };
 
+mod caution;
 pub mod consumer;
 mod desk;
 mod hands;
+mod notes;
 mod record;
 mod shelves;
+mod timeline;
 
 /// The queue; clones share it. Consumers come from [`EmbeddedQueue::consumer`].
 #[derive(Clone)]
@@ -45,9 +51,11 @@ pub struct EmbeddedQueue {
 struct Inner {
     disk: Disk,
     settings: QueueSettings,
-    clock: Arc<dyn Clock>,
+    timeline: Timeline,
     shelves: Shelves,
     hands: Hands,
+    caution: Caution,
+    notes: Notes,
     /// Something changed that a waiting consumer should look at.
     changed: Notify,
     in_flight: Arc<Semaphore>,
@@ -60,14 +68,22 @@ impl EmbeddedQueue {
     /// # Errors
     /// [`DiskError`].
     pub async fn open(disk: Disk, settings: QueueSettings, clock: Arc<dyn Clock>) -> Result<Self, DiskError> {
-        let shelves = disk.run({
+        let opened = disk.run({
             let disk = disk.clone();
-            move || Shelves::open(&disk)
+            let prefetch = settings.prefetch;
+            move || {
+                let (shelves, notes) = (Shelves::open(&disk)?, Notes::open(&disk)?);
+                let caution = Caution::open(notes.clone(), &shelves, prefetch)?;
+                Ok::<_, DiskError>((shelves, notes, caution))
+            }
         });
-        let shelves = shelves.await??;
+        let (shelves, notes, caution) = opened.await??;
         let in_flight = Arc::new(Semaphore::new(settings.in_flight));
         let (hands, changed, desk_taken) = (Hands::default(), Notify::new(), AtomicBool::new(false));
-        let inner = Inner { disk, settings, clock, shelves, hands, changed, in_flight, desk_taken };
+        // The clock may have been set back while nobody looked: what waits was parked by this time at the latest.
+        let latest = notes.time().map_err(|error| DiskError::Failed(Arc::new(error)))?;
+        let timeline = Timeline::new(clock, latest);
+        let inner = Inner { disk, settings, timeline, shelves, hands, caution, notes, changed, in_flight, desk_taken };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -139,15 +155,19 @@ impl Inner {
     /// Moves a delivered message to another home and returns once that is on disk. After an error it is still where it was,
     /// as far as one can know.
     async fn relocate(self: &Arc<Self>, from: Place, delivery: &Delivery, home: Home) -> Result<(), QueueError> {
+        let now = self.timeline.now_millis();
         let (shelf, due) = match home {
             Home::Dead => (Shelf::Dead, 0),
             Home::Retry(tier) => {
                 let delay = *self.settings.retry_delays.get(tier).ok_or(PublishError::Unroutable)?;
-                (Shelf::Retry, self.now_millis().saturating_add(millis(delay)))
+                (Shelf::Retry, now.saturating_add(millis(delay)))
             }
         };
         let (inner, message, ticket) = (Arc::clone(self), delivery.message.clone(), delivery.ticket);
         let moved = self.disk.commit(move || {
+            if shelf == Shelf::Retry {
+                inner.notes.set_time(now)?;
+            }
             let key = inner.shelves.relocate(from, shelf, due, &message)?;
             inner.hands.forget(ticket);
             if let Some(key) = key {
@@ -160,11 +180,6 @@ impl Inner {
             Some(_) => Ok(()),
             None => Err(QueueError::Unavailable("the message has left its place already".into())),
         }
-    }
-
-    fn now_millis(&self) -> u64 {
-        // Before 1970 nothing was due.
-        u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0)
     }
 }
 

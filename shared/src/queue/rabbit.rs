@@ -79,7 +79,8 @@ async fn supervise(broker: &Broker, stop: &CancellationToken, session: &mut impl
         max_elapsed_time: None,
         ..ExponentialBackoff::default()
     };
-    let mut away = false;
+    // What was said of the broker that is away, so that it is said once.
+    let mut said: Option<String> = None;
     loop {
         let connected = tokio::select! {
             connected = broker.connect() => connected,
@@ -89,13 +90,12 @@ async fn supervise(broker: &Broker, stop: &CancellationToken, session: &mut impl
             Ok(connection) => {
                 tracing::info!(role = broker.role, "connected to RabbitMQ");
                 delays.reset();
-                away = false;
+                said = None;
                 if let Some(end) = session.run(connection).await {
                     return end;
                 }
                 if !stop.is_cancelled() {
                     tracing::warn!(role = broker.role, "lost the connection to RabbitMQ, connecting again");
-                    away = true;
                 }
             }
             Err(QueueError::Mismatch { queue, detail }) => {
@@ -103,12 +103,13 @@ async fn supervise(broker: &Broker, stop: &CancellationToken, session: &mut impl
                 return End::Mismatch { queue, detail };
             }
             Err(QueueError::BadUrl) => return End::BadUrl,
-            Err(error) if !away => {
-                away = true;
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(role = broker.role, cause, "cannot connect to RabbitMQ, trying again");
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                if said.as_ref() != Some(&cause) {
+                    tracing::warn!(role = broker.role, cause, "cannot connect to RabbitMQ, trying again");
+                    said = Some(cause);
+                }
             }
-            Err(_) => {}
         }
         let pause = delays.next_backoff().unwrap_or(delays.max_interval);
         tokio::select! {

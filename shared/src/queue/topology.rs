@@ -33,6 +33,12 @@ pub const RELEASER: &str = "wxpay.notify.retry.releaser";
 pub const ONLY_WORKER: &str = "wxpay.notify.worker";
 /// Deliveries without an answer after which the broker itself declares a message dead: workers die while they hold it.
 pub const DELIVERY_LIMIT: i64 = 20;
+/// From so many on, workers take messages that came back one at a time, so that it is the one over which they die that
+/// reaches the limit, and not what they hold beside it.
+pub const RETURNED_OFTEN: u32 = 6;
+/// From so many on, a message that has to go back through no fault of its own is published anew instead, which counts
+/// from zero.
+pub const RETURNED_TOO_OFTEN: u32 = 10;
 
 /// RabbitMQ 4 limits a queue to 20 deliveries unless told otherwise, and its word for "no limit" (-1) is refused by
 /// version 3. Reading the dead letters counts as a delivery, and so does looking through a retry tier, so they need a limit

@@ -1,29 +1,14 @@
 //! Each fault once, short, under load, with the audit at the end. Faults that can share a pair do, one after another;
 //! pairs that do not disturb each other work at the same time.
 
+use super::{POSTGRES, survives};
 use crate::harness::{
     database::Kind,
     faults::Fault,
-    rig::{Home, Own, Rig},
+    rig::{Home, Own},
 };
 
-const SEED: u64 = 20_261_125;
-const POSTGRES: Home = Home::Sql(Kind::Postgres);
 const MARIADB: Home = Home::Sql(Kind::Mariadb);
-
-/// A pair under load goes through these faults; afterwards every promise holds.
-async fn survives(home: Home, own: Own, faults: &[Fault]) {
-    let mut rig = Rig::start(home, own, 1, SEED).await;
-    for fault in faults {
-        rig.register_ahead().await;
-        rig.flowing().await;
-        fault.strike(&mut rig).await.unwrap_or_else(|broken| panic!("{home:?}, {fault}: {broken}"));
-        let took = rig.recovered().await;
-        eprintln!("{home:?}: recovered from {fault} in {} ms", took.as_millis());
-    }
-    let report = rig.finish().await;
-    report.assert_clean(&format!("{home:?} after {faults:?}"));
-}
 
 /// Kill -9 between any two steps of the flow.
 const KILLS: [Fault; 10] = [
@@ -88,6 +73,7 @@ async fn a_broker_that_dies_blocks_and_forgets() {
         Fault::ChannelError,
         Fault::MemoryAlarm,
         Fault::DiskAlarm,
+        Fault::TierWithoutLeader,
         Fault::QueueDeleted,
         Fault::ExchangeDeleted,
         Fault::StrangersPublish,

@@ -9,7 +9,9 @@ use async_trait::async_trait;
 
 use super::{
     super::{Consumer, Delivery, Home, QueueError, Settle, Ticket, Wanted},
-    Inner, next_epoch, unavailable,
+    Inner,
+    caution::Pace,
+    next_epoch, unavailable,
 };
 
 /// The longest wait for a due time: a clock that is set forward is noticed within it.
@@ -29,12 +31,34 @@ impl EmbeddedConsumer {
     /// What can be taken now, and how long nothing else comes due.
     async fn take(&self, max: usize) -> Result<(Taken, Duration), QueueError> {
         let (inner, epoch) = (Arc::clone(&self.inner), self.epoch);
+        match inner.caution.pace() {
+            Pace::AsManyAsWanted => {}
+            _ if inner.hands.holds_any() => return Ok((Taken { inner, deliveries: Vec::new() }, LOOK_AGAIN)),
+            Pace::Over => inner.caution.over().map_err(unavailable)?,
+            Pace::Alone => return self.take_alone().await,
+        }
         let taken = self.inner.disk.run(move || {
-            let now = inner.now_millis();
+            let now = inner.timeline.now_millis();
             let deliveries = inner.hands.take(&inner.shelves, epoch, max, now)?;
             let due = inner.hands.next_due(&inner.shelves)?;
             let wait = due.map_or(LOOK_AGAIN, |due| Duration::from_millis(due.saturating_sub(now)).min(LOOK_AGAIN));
             Ok::<_, sled::Error>((Taken { inner, deliveries }, wait))
+        });
+        taken.await?.map_err(unavailable)
+    }
+
+    /// One message, once its note is on disk.
+    async fn take_alone(&self) -> Result<(Taken, Duration), QueueError> {
+        let (inner, epoch) = (Arc::clone(&self.inner), self.epoch);
+        let taken = self.inner.disk.commit(move || {
+            // Another consumer may have been quicker.
+            let max = usize::from(!inner.hands.holds_any());
+            let deliveries = inner.hands.take(&inner.shelves, epoch, max, inner.timeline.now_millis())?;
+            let taken = Taken { inner, deliveries };
+            for place in taken.deliveries.iter().filter_map(|delivery| taken.inner.hands.place(delivery.ticket)) {
+                taken.inner.caution.note(place)?;
+            }
+            Ok::<_, sled::Error>((taken, LOOK_AGAIN))
         });
         taken.await?.map_err(unavailable)
     }

@@ -49,7 +49,7 @@ impl Desk for EmbeddedDesk {
         Ok(next.map_err(unavailable)?.map(|(key, message)| {
             self.read = key;
             let ticket = Ticket { epoch: self.epoch, tag: key.sequence };
-            Delivery { message, redelivered: false, ticket }
+            Delivery { message, returned: 0, ticket }
         }))
     }
 

@@ -120,6 +120,10 @@ impl Hands {
         self.lock().held.keys().filter(|ticket| ticket.epoch == epoch).count()
     }
 
+    pub(super) fn holds_any(&self) -> bool {
+        !self.lock().held.is_empty()
+    }
+
     /// How many messages of a shelf are in someone's hands.
     pub(super) fn count(&self, shelf: Shelf) -> u64 {
         self.lock().held.values().filter(|(place, _)| place.shelf == shelf).map(|_| 1).sum()
@@ -157,6 +161,6 @@ impl State {
         self.next_tag += 1;
         let ticket = Ticket { epoch, tag: self.next_tag };
         self.held.insert(ticket, (place, redelivered));
-        Delivery { message, redelivered, ticket }
+        Delivery { message, returned: redelivered.into(), ticket }
     }
 }

@@ -54,6 +54,8 @@ pub(super) struct Shelves {
 const ASIDE: usize = 3;
 
 impl Shelf {
+    const ALL: [Self; 3] = [Self::Ready, Self::Retry, Self::Dead];
+
     const fn index(self) -> usize {
         match self {
             Self::Ready => 0,
@@ -72,6 +74,18 @@ impl Key {
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (due, sequence) = bytes.split_first_chunk::<8>()?;
         Some(Self { due: u64::from_be_bytes(*due), sequence: u64::from_be_bytes(sequence.try_into().ok()?) })
+    }
+}
+
+impl Place {
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        let shelf = u8::try_from(self.shelf.index()).unwrap_or_default();
+        [&[shelf][..], &self.key.to_bytes()].concat()
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (shelf, key) = bytes.split_first()?;
+        Some(Self { shelf: *Shelf::ALL.get(usize::from(*shelf))?, key: Key::from_bytes(key)? })
     }
 }
 

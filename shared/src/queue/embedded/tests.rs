@@ -85,9 +85,10 @@ async fn a_confirmed_message_is_there_after_a_reopening_until_it_is_acknowledged
     let bench = open(directory.path()).await;
     let consumer = bench.queue.consumer();
     let got = consumer.receive(9).await.unwrap();
-    assert_eq!(ids(&got), ["a", "b"]);
     assert_eq!(got[0].message, message("a"));
+    assert_eq!(ids(&got), ["a"], "what was there before is handed out alone");
     consumer.ack(&[got[0].ticket]).await.unwrap();
+    assert_eq!(ids(&consumer.receive(9).await.unwrap()), ["b"]);
     bench.disk.durable().await.unwrap();
     drop(consumer);
     bench.close().await;
@@ -104,7 +105,7 @@ async fn what_a_dropped_consumer_held_comes_again_marked_and_old_tickets_mean_no
     bench.publish(&["a"]).await;
     let first = bench.queue.consumer();
     let old = first.receive(1).await.unwrap();
-    assert!(!old[0].redelivered);
+    assert_eq!(old[0].returned, 0);
     drop(first);
 
     let second = bench.queue.consumer();
@@ -112,7 +113,7 @@ async fn what_a_dropped_consumer_held_comes_again_marked_and_old_tickets_mean_no
     second.park(&old[0], Home::Dead).await.unwrap();
     let again = second.receive(1).await.unwrap();
     assert_eq!(ids(&again), ["a"]);
-    assert!(again[0].redelivered);
+    assert_eq!(again[0].returned, 1);
     second.give_back(&[again[0].ticket]).await.unwrap();
     assert_eq!(ids(&second.receive(1).await.unwrap()), ["a"]);
 }
@@ -171,6 +172,72 @@ async fn a_parked_message_comes_back_when_its_delay_is_over_with_its_log() {
     bench.clock.advance(-60);
     consumer.park(&late[0], Home::Retry(2)).await.unwrap();
     assert_eq!(ids(&consumer.receive(9).await.unwrap()), ["a"], "a clock set back hides nothing");
+}
+
+#[tokio::test]
+async fn a_clock_set_back_makes_nobody_wait_longer_than_his_delay() {
+    let directory = tempfile::tempdir().unwrap();
+    let bench = open(directory.path()).await;
+    bench.publish(&["a", "b"]).await;
+    let consumer = bench.queue.consumer();
+    let got = consumer.receive(2).await.unwrap();
+    consumer.park(&got[0], Home::Retry(1)).await.unwrap();
+    bench.clock.advance(-3_600);
+    let before = bench.queue.inner.timeline.now_millis();
+    bench.clock.advance(60);
+    assert_eq!(bench.queue.inner.timeline.now_millis(), before + 60_000);
+    let first = consumer.receive(9).await.unwrap();
+    assert_eq!(ids(&first), ["a"]);
+    consumer.ack(&[first[0].ticket]).await.unwrap();
+
+    bench.clock.advance(86_400);
+    consumer.park(&got[1], Home::Retry(0)).await.unwrap();
+    drop(consumer);
+    bench.close().await;
+    // Opened again with a clock that is a day behind.
+    let bench = open(directory.path()).await;
+    let consumer = bench.queue.consumer();
+    bench.queue.inner.timeline.now_millis();
+    bench.clock.advance(5);
+    assert_eq!(ids(&consumer.receive(9).await.unwrap()), ["b"]);
+}
+
+/// Processes that each die over one of four messages, the moment they get it.
+#[tokio::test]
+async fn a_message_that_ends_each_process_becomes_a_dead_letter_and_its_neighbours_get_through() {
+    let directory = tempfile::tempdir().unwrap();
+    let bench = open(directory.path()).await;
+    bench.publish(&["1", "2", "dead", "4"]).await;
+    bench.close().await;
+    let mut handled = Vec::new();
+    for _ in 0..3 {
+        let bench = open(directory.path()).await;
+        assert_eq!(bench.depths().await.2, 0);
+        let consumer = bench.queue.consumer();
+        loop {
+            let got = consumer.receive(9).await.unwrap();
+            assert_eq!(got.len(), 1);
+            if ids(&got) == ["dead"] {
+                break;
+            }
+            handled.push(got[0].message.id.to_string());
+            consumer.ack(&[got[0].ticket]).await.unwrap();
+        }
+        // As at a death: it has no answer, and the note stands.
+        drop(consumer);
+        bench.close().await;
+    }
+    let bench = open(directory.path()).await;
+    assert_eq!((bench.depths().await, handled), ((1, 0, 1), vec!["1".to_owned(), "2".to_owned()]));
+    let mut desk = bench.queue.open().await.unwrap();
+    let dead = desk.next().await.unwrap().unwrap();
+    assert_eq!(dead.message.log.rejection.unwrap().reason, crate::reason::Reason::DeliveryLimit);
+    let consumer = bench.queue.consumer();
+    let last = consumer.receive(9).await.unwrap();
+    assert_eq!(ids(&last), ["4"]);
+    consumer.ack(&[last[0].ticket]).await.unwrap();
+    bench.publish(&["5", "6"]).await;
+    assert_eq!(ids(&consumer.receive(9).await.unwrap()), ["5", "6"], "caution is over");
 }
 
 #[tokio::test]

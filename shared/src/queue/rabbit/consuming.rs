@@ -11,17 +11,22 @@ use futures_util::{
 };
 use lapin::{
     Channel, Connection,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    End, HANDSHAKE, PULSE, Session, alone::Alone, consumer::Inbox, news, part, settle::Hands, shards::Shards,
+    End, HANDSHAKE, PULSE, Session,
+    alone::Alone,
+    consumer::{Inbox, Phase},
+    news, part,
+    settle::Hands,
+    shards::Shards,
     unavailable, wire,
 };
-use crate::queue::{Delivery, QueueError, Settle};
+use crate::queue::{Delivery, QueueError, Settle, topology};
 
 pub(super) struct Consuming {
     pub(super) hands: Hands,
@@ -76,6 +81,13 @@ impl Consuming {
                 (true, None) => {
                     // Said before it is so: a pause must wait for the end of what may already have begun.
                     self.inbox.set(|phase| !std::mem::replace(&mut phase.subscribed, true));
+                    let Ok(()) = self.one_by_one(channel, &mut phase).await else { return };
+                    if !phase.borrow().wanted {
+                        let given_back = timeout(HANDSHAKE, self.give_unread_back()).await;
+                        let Ok(Ok(())) = given_back else { return };
+                        self.inbox.set(|phase| std::mem::replace(&mut phase.subscribed, false));
+                        continue;
+                    }
                     match timeout(HANDSHAKE, self.subscribe(connection, channel)).await {
                         Ok(Ok(subscribed)) => subscription = Some(subscribed),
                         Ok(Err(error)) => {
@@ -117,10 +129,38 @@ impl Consuming {
 
     fn arrive(&self, delivery: lapin::message::Delivery) {
         let ticket = self.hands.hold(delivery.delivery_tag);
+        let returned = wire::returned(&delivery.properties);
         let message = wire::message(&delivery.properties, delivery.data);
-        self.inbox.put(Delivery { message, redelivered: delivery.redelivered, ticket });
+        self.inbox.put(Delivery { message, returned, ticket });
     }
 
+    /// Takes those messages in front of each queue that came back often, and waits for the answer to each before it takes
+    /// the next. Whatever a worker holds when it dies counts as delivered once more; so the message over which it dies must
+    /// be the only one. The first that did not come back often goes back, which makes it one of them in the end.
+    async fn one_by_one(&self, channel: &Channel, phase: &mut watch::Receiver<Phase>) -> Result<(), QueueError> {
+        for queue in self.shards.names() {
+            loop {
+                let got = channel.basic_get(queue.as_str().into(), BasicGetOptions::default());
+                let got = timeout(HANDSHAKE, got).await.map_err(unavailable)?.map_err(unavailable)?;
+                let Some(delivery) = got.map(|message| message.delivery) else { break };
+                if wire::returned(&delivery.properties) < topology::RETURNED_OFTEN {
+                    let back = BasicNackOptions { multiple: false, requeue: true };
+                    channel.basic_nack(delivery.delivery_tag, back).await.map_err(unavailable)?;
+                    break;
+                }
+                self.arrive(delivery);
+                tokio::select! {
+                    () = self.hands.empty() => {}
+                    _ = phase.wait_for(|phase| !phase.wanted) => return Ok(()),
+                    () = disconnected(channel) => return Ok(()),
+                    () = self.stop.cancelled() => return Ok(()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Subscribes to every queue.
     async fn subscribe(&mut self, connection: &Connection, channel: &Channel) -> lapin::Result<Subscription> {
         if self.shards.look(connection).await? {
             tracing::info!(queues = self.shards.names().len(), "takes from the shards of other settings too");
@@ -150,6 +190,10 @@ impl Consuming {
                 self.arrive(delivery);
             }
         }
+        self.give_unread_back().await
+    }
+
+    async fn give_unread_back(&self) -> Result<(), QueueError> {
         let unread: Vec<_> = self.inbox.ready().drain(..).map(|delivery| delivery.ticket).collect();
         self.hands.give_back(&unread).await
     }
@@ -160,6 +204,13 @@ struct Subscription {
     tags: Vec<ShortString>,
     /// `None` where one of them ended.
     deliveries: SelectAll<BoxStream<'static, Option<lapin::Result<lapin::message::Delivery>>>>,
+}
+
+async fn disconnected(channel: &Channel) {
+    let mut pulse = tokio::time::interval(PULSE);
+    while channel.status().connected() {
+        pulse.tick().await;
+    }
 }
 
 /// The next delivery; waits for ever without a subscription.

@@ -181,7 +181,7 @@ impl RabbitDesk {
     fn read(&self, letter: letter::Delivery) -> Delivery {
         let ticket = self.hands.hold(letter.delivery_tag);
         let message = wire::dead_letter(&letter.properties, letter.data);
-        Delivery { message, redelivered: letter.redelivered, ticket }
+        Delivery { message, returned: 0, ticket }
     }
 
     /// The broker takes back what a closed channel held only after it has said that the channel is closed. So everything

@@ -11,6 +11,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -28,6 +29,9 @@ use crate::{
 
 /// Unique in the process, so that no two channels can take each other's tickets for their own.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
+
+/// How soon it is seen that nothing is held any more.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 type Sent = BoxFuture<'static, lapin::Result<()>>;
 
@@ -91,6 +95,13 @@ impl Hands {
     pub(super) async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
         self.publisher.connected_within(PUBLISH_BUDGET).await?;
         Ok(self.publisher.publish_to(queue, message).await?)
+    }
+
+    /// Returns when every delivery has its answer.
+    pub(super) async fn empty(&self) {
+        while !self.held().tags.is_empty() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     fn holds(&self, ticket: Ticket) -> bool {

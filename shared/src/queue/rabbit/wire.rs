@@ -111,6 +111,12 @@ pub(super) fn message(properties: &BasicProperties, body: Vec<u8>) -> Message {
     Message::received(id, headers, Bytes::from(body), log)
 }
 
+/// How often the broker says that a message came back.
+pub(super) fn returned(properties: &BasicProperties) -> u32 {
+    let count = properties.headers().as_ref().and_then(|table| plain(table.inner().get("x-delivery-count")?));
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
 /// What a delivery from the dead letters carries: a message that the broker itself gave up has no reason of ours.
 pub(super) fn dead_letter(properties: &BasicProperties, body: Vec<u8>) -> Message {
     let mut message = message(properties, body);
