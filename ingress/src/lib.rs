@@ -159,7 +159,10 @@ pub fn router(ingress: Arc<Ingress>) -> Router {
             .route(&format!("{path}/"), any(notify))
             .layer(CatchPanicLayer::custom(move |_| reply::failure(api, Refusal::Internal)))
     };
-    routes(Api::V2, "/v2/{merchant}").merge(routes(Api::V3, "/v3/{merchant}")).with_state(ingress)
+    routes(Api::V2, "/v2/{merchant}")
+        .merge(routes(Api::V3, "/v3/{merchant}"))
+        .fallback(reply::nobody)
+        .with_state(ingress)
 }
 
 /// The routes for whoever watches the program.

@@ -4,7 +4,10 @@
 //! is at fault; v3 looks at the status and at nothing else. A reason is short, holds nothing that came in, and tells a forger nothing that helps him.
 
 use axum::{
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderValue, StatusCode,
+        header::{CONNECTION, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
 };
 use wxpay_shared::{
@@ -105,6 +108,12 @@ impl Refusal {
         }
     }
 
+    /// Whether it ends its connection. Whoever sends what is no notification asks anew for each, so that nobody can queue
+    /// thousands of them and read no reply.
+    const fn ends_the_connection(self) -> bool {
+        !matches!(self, Self::Overloaded | Self::Publish(_) | Self::Internal)
+    }
+
     /// v2 looks at the XML and at nothing else.
     const fn v2_status(self) -> StatusCode {
         match self {
@@ -172,7 +181,7 @@ pub fn success(api: Api) -> Response {
 /// FAIL with the reason: WeChat will send it again.
 #[must_use]
 pub fn failure(route: Api, refusal: Refusal) -> Response {
-    match route {
+    let mut reply = match route {
         Api::V2 => {
             let body = format!(
                 "<xml><return_code><![CDATA[FAIL]]></return_code><return_msg><![CDATA[{refusal}]]></return_msg></xml>"
@@ -183,7 +192,16 @@ pub fn failure(route: Api, refusal: Refusal) -> Response {
             let body = serde_json::json!({ "code": "FAIL", "message": refusal.to_string() });
             (refusal.v3_status(), axum::Json(body)).into_response()
         }
+    };
+    if refusal.ends_the_connection() {
+        reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    reply
+}
+
+/// There is nothing at this path; asking for it again takes another connection.
+pub async fn nobody() -> impl IntoResponse {
+    (StatusCode::NOT_FOUND, [(CONNECTION, "close")])
 }
 
 const XML: &str = "text/xml; charset=utf-8";

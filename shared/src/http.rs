@@ -1,8 +1,9 @@
 //! An HTTP listener with bounds: how every program of ours serves.
 //!
 //! Takes the listener and the shutdown token as arguments, so that a test can use port 0 and stop it. A connection that
-//! does not finish its handshake or a header in time is closed; when the token fires, no new connection is taken, idle
-//! ones are closed, and requests in progress may finish within the grace period.
+//! does not finish its handshake or a header in time is closed, and one whose client does not read its replies; when the
+//! token fires, no new connection is taken, idle ones are closed, and requests in progress may finish within the grace
+//! period.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -24,12 +25,15 @@ use tokio::{
     sync::Semaphore,
     time::timeout,
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::tls::LiveTls;
 
 /// Time for a TLS handshake, for a request's header, and for an idle connection to send its next one.
 pub const HEADER_BUDGET: Duration = Duration::from_secs(10);
+/// So long may a client leave what it is told unread, once the system holds no more of it.
+pub const REPLY_BUDGET: Duration = Duration::from_secs(10);
 /// Connections at a time; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 10_000;
 /// Pause after a failed `accept` (out of file descriptors, say), so that the loop does not spin.
@@ -115,10 +119,12 @@ async fn speak(
         request.extensions_mut().insert(peer);
         router.call(request)
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(REPLY_BUDGET));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_BUDGET)
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
     }

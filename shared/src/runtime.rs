@@ -66,10 +66,15 @@ pub async fn run(default_filter: &str, program: impl AsyncFnOnce() -> anyhow::Re
 /// Where the process may not listen for signals.
 pub fn shutdown_token() -> std::io::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // A runtime of its own: in one that is flooded with work, the signal and the deadline would wait their turn.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
     let token = CancellationToken::new();
     let fire = token.clone();
-    tokio::spawn(async move {
+    let watch = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -79,7 +84,8 @@ pub fn shutdown_token() -> std::io::Result<CancellationToken> {
         tokio::time::sleep(SHUTDOWN_GRACE.saturating_sub(EXIT_MARGIN)).await;
         tracing::error!("something did not end in time; ending without it");
         std::process::exit(1);
-    });
+    };
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(watch))?;
     Ok(token)
 }
 

@@ -12,7 +12,8 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
-use wxpay_shared::http::HEADER_BUDGET;
+use tokio_util::sync::CancellationToken;
+use wxpay_shared::http::{self, HEADER_BUDGET, REPLY_BUDGET};
 
 use crate::harness::{
     notice::Notice,
@@ -165,6 +166,41 @@ async fn a_connection_that_says_nothing_is_closed() {
     });
     for took in futures_util::future::join_all(silent).await {
         assert!(took < HEADER_BUDGET + Duration::from_secs(5), "{took:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_nobody_reads_is_given_up() {
+    const LENGTH: usize = 64 << 20;
+    let listener = http::bind("listen", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(async || vec![b'x'; LENGTH]);
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn(http::serve(listener, router, Duration::from_secs(60), stop.clone()));
+    let mut deaf = TcpStream::connect(address).await.unwrap();
+    deaf.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    deaf.readable().await.unwrap();
+    // Whoever serves waits for the end of this connection, which comes long before the end of its patience.
+    let began = Instant::now();
+    stop.cancel();
+    serving.await.unwrap();
+    assert!(began.elapsed() < REPLY_BUDGET + Duration::from_secs(10), "{:?}", began.elapsed());
+    let mut heard = Vec::new();
+    deaf.read_to_end(&mut heard).await.unwrap_or_default();
+    assert!(heard.starts_with(b"HTTP/1.1 200 OK") && heard.len() < LENGTH, "{}", heard.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_notification_ends_its_connection() {
+    let pair = ingress_with(&rabbitmq::fresh_url().await, "").await;
+    let port = pair.notify_url("shop").parse::<reqwest::Url>().unwrap().port().unwrap();
+    for path in ["/v2/shop", "/v3/shop", "/elsewhere"] {
+        let question = format!("POST {path} HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\n<xml>");
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        stream.write_all(question.as_bytes()).await.unwrap();
+        let mut replies = String::new();
+        stream.read_to_string(&mut replies).await.unwrap();
+        assert!(replies.contains("connection: close"), "{path}: {replies}");
     }
 }
 

@@ -16,7 +16,7 @@ const SPELL: Duration = Duration::from_secs(4);
 const GARBAGE_LANES: u64 = 8;
 const SLOW: usize = 500;
 const IDLE: usize = 4_000;
-const DEAF: usize = 20;
+const DEAF: usize = 200;
 /// What a deaf client asks for, again and again without reading what it gets.
 const QUESTION: &[u8] = b"POST /v2/shop HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\n<xml>";
 
@@ -76,10 +76,14 @@ impl Rig {
     /// Clients who ask on and on and read nothing, until the system takes no more of their questions.
     pub(super) async fn replies_unread(&mut self) -> Result<(), String> {
         self.besieged(u64::try_from(DEAF).unwrap_or(0), |port, _| async move {
-            let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await else { return };
             let questions = QUESTION.repeat(100);
             let until = Instant::now() + SPELL;
-            let asking = async { while stream.write_all(&questions).await.is_ok() {} };
+            let asking = async {
+                // Each time they are cut off they come again.
+                while let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)).await {
+                    while stream.write_all(&questions).await.is_ok() {}
+                }
+            };
             drop(tokio::time::timeout_at(until, asking).await);
         })
         .await
