@@ -26,15 +26,20 @@ mod turns;
 use letters::*;
 use stage::Stage;
 
-/// Every test of the desk on both homes.
+/// Every test of the desk on both homes, and on both kinds of SQL server.
 macro_rules! on_both_homes {
     ($($test:ident),+ $(,)?) => {$(
         mod $test {
-            use crate::desk::stage::Stage;
+            use crate::{desk::stage::Stage, harness::database::Kind};
 
             #[tokio::test(flavor = "multi_thread")]
             async fn rabbitmq_and_postgres() {
-                super::$test(Stage::rabbit_and_postgres().await).await;
+                super::$test(Stage::rabbit_and_sql(Kind::Postgres).await).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread")]
+            async fn rabbitmq_and_mariadb() {
+                super::$test(Stage::rabbit_and_sql(Kind::Mariadb).await).await;
             }
 
             #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Where a desk test plays: both programs on RabbitMQ and PostgreSQL, or `wxpayctl serve`.
+//! Where a desk test plays: both programs on RabbitMQ and a SQL server, or `wxpayctl serve`.
 
 use std::{process::Command, time::Duration};
 
@@ -23,10 +23,10 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) async fn rabbit_and_postgres() -> Self {
+    pub(super) async fn rabbit_and_sql(kind: Kind) -> Self {
         let broker = rabbitmq::fresh_url().await;
         let mut pair = Pair::prepare(&broker);
-        with_store(&pair, &fresh_schema(Kind::Postgres).await);
+        with_store(&pair, &fresh_schema(kind).await);
         pair.start_ingress();
         let mut stage = Self { pair, broker: Some(broker) };
         stage.start_worker().await;

@@ -10,7 +10,7 @@ use wxpay_shared::{
 };
 
 use super::*;
-use crate::queue_contract;
+use crate::{harness::database::Kind, queue_contract};
 
 on_both_homes!(
     a_slow_replay_keeps_to_its_rate_and_lets_others_look,
@@ -89,7 +89,7 @@ fn reader(broker: &str) -> RabbitDeadLetters {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_of_another_worker_is_told_of_in_one_sentence() {
-    let stage = Stage::rabbit_and_postgres().await;
+    let stage = Stage::rabbit_and_sql(Kind::Postgres).await;
     waiting(&stage, 3).await;
     let desk = reader(stage.broker.as_ref().unwrap()).open().await.unwrap();
     let (code, said) = stage.ctl(&["dlq", "list"]);
