@@ -26,7 +26,7 @@ unit:
 senders:
 	./tests/senders/run.sh
 
-# Each fault once, under load, with the audit (docs/faults.md). Not in `test`: two of them do not pass yet.
+# Each fault once, under load, with the audit (docs/faults.md). Not in `test`, for it takes some minutes.
 faults:
 	cargo build --workspace --bins --locked
 	cargo test --workspace --locked --features wxpay-tests/faults --test e2e -- faults scale

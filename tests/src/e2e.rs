@@ -36,6 +36,8 @@ mod protocol;
 #[cfg(test)]
 mod outage;
 #[cfg(test)]
+mod at_start;
+#[cfg(test)]
 mod desk;
 #[cfg(test)]
 mod faults;

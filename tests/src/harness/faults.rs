@@ -46,6 +46,7 @@ pub(crate) enum Fault {
     ChannelError,
     MemoryAlarm,
     DiskAlarm,
+    TierWithoutLeader,
     QueueDeleted,
     ExchangeDeleted,
     StrangersPublish,
@@ -94,7 +95,7 @@ impl Trouble {
 }
 
 /// The faults without a parameter.
-const PLAIN: [Fault; 41] = [
+const PLAIN: [Fault; 42] = [
     Fault::IngressKilled,
     Fault::WorkerKilled,
     Fault::BothKilled,
@@ -121,6 +122,7 @@ const PLAIN: [Fault; 41] = [
     Fault::ChannelError,
     Fault::MemoryAlarm,
     Fault::DiskAlarm,
+    Fault::TierWithoutLeader,
     Fault::QueueDeleted,
     Fault::ExchangeDeleted,
     Fault::StrangersPublish,
@@ -182,6 +184,7 @@ impl Fault {
             | Self::ChannelError
             | Self::MemoryAlarm
             | Self::DiskAlarm
+            | Self::TierWithoutLeader
             | Self::QueueDeleted
             | Self::ExchangeDeleted
             | Self::StrangersPublish
@@ -222,6 +225,7 @@ impl Fault {
             Self::ChannelError => rig.channel_error().await,
             Self::MemoryAlarm => return rig.memory_alarm().await,
             Self::DiskAlarm => return rig.disk_alarm().await,
+            Self::TierWithoutLeader => rig.tier_without_leader().await,
             Self::QueueDeleted => rig.queue_deleted().await,
             Self::ExchangeDeleted => rig.exchange_deleted().await,
             Self::StrangersPublish => rig.strangers_publish().await,

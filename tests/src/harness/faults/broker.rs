@@ -1,5 +1,7 @@
 //! What happens to a broker and on it.
 
+use std::time::Duration;
+
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use wxpay_shared::queue::topology;
 
@@ -13,10 +15,23 @@ use crate::harness::{
 const SPOIL_CHANNELS: &str =
     "lists:foreach(fun(Pid) -> rabbit_channel:do(Pid, {'basic.ack', 999999999, false}) end, rabbit_channel:list()).";
 
+/// The second one of a pair.
+const TIER: Duration = Duration::from_millis(400);
+
 impl Rig {
     pub(super) fn broker_restarted(&mut self) {
         self.own_node().ctl(&["stop_app"]);
         self.own_node().ctl(&["start_app"]);
+        self.node().elect();
+    }
+
+    /// As after some restarts of a broker: one retry tier takes nothing and gives nothing. Payments must go on.
+    pub(super) async fn tier_without_leader(&mut self) {
+        let tier = format!("{{list_to_atom(\"%2F_{}\"), node()}}", topology::retry(TIER));
+        self.node().ctl(&["eval", &format!("ra:stop_server(quorum_queues, {tier}).")]);
+        self.recovered().await;
+        self.node().ctl(&["eval", &format!("ra:restart_server(quorum_queues, {tier}).")]);
+        self.node().elect();
     }
 
     pub(super) fn connections_closed(&mut self) {

@@ -12,9 +12,9 @@ use crate::harness::{
     sender::Told,
 };
 
-/// So long must nothing have moved before the audit. A quorum queue tells its counts only every 5 s, and what a retry tier
-/// is handing on is in none of them.
-const QUIET: Duration = Duration::from_secs(12);
+/// So long must nothing have moved before the audit. A quorum queue tells its counts only now and then, and what a retry
+/// tier is handing on is in none of them.
+const QUIET: Duration = Duration::from_secs(4);
 
 /// What a rig was through.
 pub(crate) struct Report {
