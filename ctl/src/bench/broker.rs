@@ -26,14 +26,22 @@ pub(super) async fn connect(url: &SecretString) -> Result<Connection> {
     Connection::connect(url.expose_secret(), ConnectionProperties::default()).await.context("RabbitMQ")
 }
 
-/// Confirmed publishes a second: persistent messages with mandatory and confirm on one channel, always `depth` in flight;
+/// What the bare publisher did.
+pub(super) struct Bare {
+    /// Confirms a second in the measured time.
+    pub(super) rate: u64,
+    /// Confirms in all.
+    pub(super) confirmed: u64,
+}
+
+/// Publishes without HTTP and without proofs: persistent messages with mandatory and confirm on one channel, always `depth` in flight;
 /// each publish is polled at once and never awaited alone, which is the fastest that the client library can.
 pub(super) async fn bare_publisher(
     stage: &Stage,
     messages: &[Message],
     depth: usize,
     measured: Duration,
-) -> Result<u64> {
+) -> Result<Bare> {
     let connection = connect(&stage.broker()?.url).await?;
     topology::declare(&connection, &stage.config.queue_settings()).await?;
     let channel = connection.create_channel().await?;
@@ -43,24 +51,26 @@ pub(super) async fn bare_publisher(
     let mut in_flight = FuturesUnordered::new();
     let begin = Instant::now() + stage.effort.warm_up;
     let end = begin + measured;
-    let mut confirmed = 0;
+    let (mut confirmed, mut counted) = (0, 0);
     loop {
         while in_flight.len() < depth {
             let (properties, body) = publishes.next().context("no message")?;
             in_flight.push(publish(&channel, properties.clone(), body));
         }
         in_flight.next().await.context("nothing in flight")??;
+        confirmed += 1;
         let now = Instant::now();
         if now >= end {
             break;
         }
-        confirmed += u64::from(now >= begin);
+        counted += u64::from(now >= begin);
     }
     while let Some(outcome) = in_flight.next().await {
         outcome?;
+        confirmed += 1;
     }
     connection.close(200, "OK".into()).await?;
-    Ok(per_second(confirmed, measured))
+    Ok(Bare { rate: per_second(counted, measured), confirmed })
 }
 
 async fn publish(channel: &Channel, properties: BasicProperties, body: &[u8]) -> Result<()> {

@@ -68,13 +68,21 @@ fn requests(stage: &Stage, port: u16, api: Api) -> Result<Arc<Vec<Vec<u8>>>> {
 }
 
 async fn accept_these(stage: &Stage, ingress: &Program, requests: Arc<Vec<Vec<u8>>>, plan: Plan) -> Result<Run> {
-    let broker = || stage.broker.as_ref().and_then(super::stage::Broker::cpu).unwrap_or_default();
-    let before = [ingress.cpu(), broker(), process::cpu_of_self()];
+    let cpu = || [ingress.cpu(), broker_cpu(stage), process::cpu_of_self()];
+    let before = cpu();
     let outcome = load::run(Target { address: loopback(ingress.notify_port), requests }, plan).await?;
-    let after = [ingress.cpu(), broker(), process::cpu_of_self()];
-    let replies = outcome.replies.len() as u64;
-    let cost = [0, 1, 2].map(|part| nanos_each(after[part].saturating_sub(before[part]), replies));
+    let cost = costs(before, cpu(), outcome.replies.len() as u64);
     Ok(Run { rate: per_second(outcome.accepted, plan.measured), outcome, cost })
+}
+
+/// The broker's CPU time so far; none where it is not ours to ask.
+fn broker_cpu(stage: &Stage) -> Duration {
+    stage.broker.as_ref().and_then(super::stage::Broker::cpu).unwrap_or_default()
+}
+
+/// What one of `count` took of each part, in nanoseconds.
+fn costs<const PARTS: usize>(before: [Duration; PARTS], after: [Duration; PARTS], count: u64) -> [u64; PARTS] {
+    std::array::from_fn(|part| nanos_each(after[part].saturating_sub(before[part]), count))
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -14,7 +14,7 @@ use lapin::{Channel, Connection, ConnectionStatus, Event, options::ConfirmSelect
 use secrecy::SecretString;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::{Instant, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -206,6 +206,9 @@ impl Publishing {
         loop {
             tokio::select! {
                 _ = inbox.recv_many(&mut batch, BATCH) => {
+                    // First the handlers that are ready: what they publish goes out in the same packet.
+                    yield_now().await;
+                    batch.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(BATCH));
                     batch.drain(..).for_each(|job| confirms.publish(channel, job));
                 }
                 wave = confirms.wave() => {
