@@ -93,14 +93,24 @@ enum Group {
     Together,
     /// Memory of both programs.
     Memory,
+    /// The list of ten thousand dead letters.
+    Desk,
     /// Large stores.
     Growth,
     /// All of them.
     All,
 }
 
-const GROUPS: [Group; 7] =
-    [Group::Ingress, Group::Latency, Group::Queue, Group::Worker, Group::Together, Group::Memory, Group::Growth];
+const GROUPS: [Group; 8] = [
+    Group::Ingress,
+    Group::Latency,
+    Group::Queue,
+    Group::Worker,
+    Group::Together,
+    Group::Memory,
+    Group::Desk,
+    Group::Growth,
+];
 
 /// How much is done.
 struct Effort {
@@ -179,7 +189,8 @@ async fn measure(
         broker::must_be_unused(url).await?;
     }
     progress.step("starting the servers");
-    let with_stores = groups.iter().any(|group| !matches!(group, Group::Ingress | Group::Latency | Group::Queue));
+    let with_stores =
+        groups.iter().any(|group| !matches!(group, Group::Ingress | Group::Latency | Group::Queue | Group::Desk));
     let stage = Stage::set_up(effort, args.url, args.store_url, with_stores).await?;
     let mut figures = Vec::new();
     for group in groups {
@@ -194,6 +205,7 @@ async fn measure(
             Group::Worker => figures::worker::measure(&stage, progress).await,
             Group::Together => figures::together::measure(&stage, progress).await,
             Group::Memory => figures::memory::measure(&stage, progress).await,
+            Group::Desk => figures::desk::measure(&stage, progress).await,
             Group::Growth => figures::growth::measure(&stage, progress).await,
             Group::All => unreachable!("it was replaced by the others"),
         };

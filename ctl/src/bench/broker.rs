@@ -13,7 +13,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use tokio::time::Instant;
 use wxpay_shared::{
     envelope::Message,
-    queue::{Publisher, rabbit::RabbitPublisher, topology},
+    queue::{
+        DeadLetters as _, Publisher,
+        rabbit::{RabbitDeadLetters, RabbitPublisher},
+        topology,
+    },
+    reason::{Reason, Rejection},
 };
 
 use super::{notices::Orders, stage::Stage, summary::per_second};
@@ -97,10 +102,19 @@ fn properties(message: &Message) -> BasicProperties {
 
 /// Empties the queue.
 pub(super) async fn purge(stage: &Stage) -> Result<()> {
+    purge_queue(stage, topology::NOTIFY).await
+}
+
+/// Empties the dead letters.
+pub(super) async fn purge_dead(stage: &Stage) -> Result<()> {
+    purge_queue(stage, topology::DEAD).await
+}
+
+async fn purge_queue(stage: &Stage, queue: &str) -> Result<()> {
     let connection = connect(&stage.broker()?.url).await?;
     topology::declare(&connection, &stage.config.queue_settings()).await?;
     let channel = connection.create_channel().await?;
-    channel.queue_purge(topology::NOTIFY.into(), QueuePurgeOptions::default()).await?;
+    channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
     Ok(connection.close(200, "OK".into()).await?)
 }
 
@@ -141,4 +155,20 @@ pub(super) async fn publish_all(stage: &Stage, orders: &Orders, publisher: &impl
     let mut publishes = pin!(publishes.buffer_unordered(FILLERS));
     while publishes.try_next().await?.is_some() {}
     Ok(())
+}
+
+/// Puts the payments of these orders among the dead letters, as a worker does.
+pub(super) async fn fill_dead(stage: &Stage, orders: &Orders) -> Result<()> {
+    let letters = RabbitDeadLetters::new(stage.broker()?.url.clone(), stage.config.queue_settings());
+    let desk = letters.open().await?;
+    let rejection = Rejection::new(Reason::AmountMismatch, "order 1 fen, paid 2 fen");
+    let parked = stream::iter(orders.numbers.clone()).map(|number| {
+        let mut message = stage.play.message(orders, number);
+        message.log.rejection = Some(rejection.clone());
+        desk.add(message)
+    });
+    let added = parked.buffer_unordered(FILLERS).try_for_each(async |()| Ok(())).await;
+    desk.close().await;
+    letters.close().await;
+    Ok(added?)
 }

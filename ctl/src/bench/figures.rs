@@ -13,6 +13,7 @@ use super::{
     summary::per_second,
 };
 
+pub(super) mod desk;
 pub(super) mod embedded;
 pub(super) mod growth;
 pub(super) mod ingress;

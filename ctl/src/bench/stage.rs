@@ -22,7 +22,10 @@ use super::{
     notices::{Orders, Play},
     process,
 };
-use crate::{client::http_client, dev_merchant, random};
+use crate::{
+    client::{Client, http_client},
+    dev_merchant, random,
+};
 
 /// The time that a program has to be ready.
 const READY: Duration = Duration::from_secs(30);
@@ -224,6 +227,11 @@ impl Program {
 
     pub(super) fn cpu(&self) -> Duration {
         process::cpu_of_tree(self.pid())
+    }
+
+    /// A worker's admin API.
+    pub(super) fn client(&self) -> Result<Client> {
+        Client::new(format!("http://127.0.0.1:{}/", self.watch_port).parse()?, None)
     }
 
     async fn ready(&self) -> Result<()> {

@@ -23,7 +23,8 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
     let ingress = stage.ingress().await?;
     let orders = stage.orders(MESSAGES);
     let messages: Vec<_> = orders.numbers.clone().map(|number| stage.play.message(&orders, number)).collect();
-    let mut rows: Vec<_> = DEPTHS.iter().map(|_| (Samples::default(), Samples::default(), [String::new(), String::new()])).collect();
+    let mut rows: Vec<_> =
+        DEPTHS.iter().map(|_| (Samples::default(), Samples::default(), [String::new(), String::new()])).collect();
     let (mut v2, mut v3, mut v3_note) = (Samples::default(), Samples::default(), String::new());
     for _ in 0..stage.effort.repetitions {
         for ((depth, _), (accepted, bare, notes)) in DEPTHS.iter().zip(&mut rows) {
