@@ -225,7 +225,8 @@ fn predefined(name: &str) -> Option<char> {
 /// many bytes at a time.
 fn all_allowed(text: &str) -> bool {
     let control = |byte: u8| (byte < b' ') & (byte != b'\t') & (byte != b'\n') & (byte != b'\r');
-    !text.bytes().fold(false, |any, byte| any | control(byte)) && (text.is_ascii() || !text.contains(['\u{fffe}', '\u{ffff}']))
+    !text.bytes().fold(false, |any, byte| any | control(byte))
+        && (text.is_ascii() || !text.contains(['\u{fffe}', '\u{ffff}']))
 }
 
 /// The characters that XML 1.0 allows.

@@ -293,8 +293,8 @@ impl Rig {
 
     /// Waits until the load has got through with more, so that the next fault meets a pair at work.
     pub(crate) async fn flowing(&self) {
-        let before = self.sender.told().successes();
-        wait_until("the load goes on", RECOVERY, async || self.sender.told().successes() > before + 20).await;
+        let before = self.sender.successes();
+        wait_until("the load goes on", RECOVERY, async || self.sender.successes() > before + 20).await;
     }
 
     /// Waits until a payment that WeChat tells of from now on is taken and applied; how long that took.

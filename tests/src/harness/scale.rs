@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Orders that WeChat tells of at the same time.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 64;
 
 /// A run, and what came of it.
 pub(crate) struct Run {
@@ -56,10 +56,9 @@ pub(crate) async fn run(home: Home, workers: usize, seed: u64, notifications: us
     let mut kills = 0;
     loop {
         // A tenth of all notifications later.
-        let goal = rig.sender.told().successes() + random.usize(notifications / 20..notifications / 8);
+        let goal = rig.sender.successes() + random.usize(notifications / 20..notifications / 8);
         let sender = Arc::clone(&rig.sender);
-        let later =
-            wait_until("the load goes on", Duration::from_secs(600), async || sender.told().successes() >= goal);
+        let later = wait_until("the load goes on", Duration::from_secs(600), async || sender.successes() >= goal);
         tokio::select! {
             told = &mut telling => break told.expect("the load does not panic"),
             () = later => {}

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -49,6 +49,7 @@ pub(crate) struct Sender {
     key: SigningKey,
     turn: AtomicU64,
     told: Mutex<Told>,
+    successes: AtomicUsize,
     /// Of the stories with this seed, so many exist at the shop.
     seed: u64,
     known: AtomicU64,
@@ -64,6 +65,7 @@ impl Sender {
             key: wechat::public_key(),
             turn: AtomicU64::new(0),
             told: Mutex::default(),
+            successes: AtomicUsize::new(0),
             seed,
             known: AtomicU64::new(0),
             next: AtomicU64::new(0),
@@ -72,6 +74,11 @@ impl Sender {
 
     pub(crate) fn told(&self) -> Told {
         self.lock().clone()
+    }
+
+    /// How many tellings were taken so far.
+    pub(crate) fn successes(&self) -> usize {
+        self.successes.load(Ordering::Relaxed)
     }
 
     /// The stories from this one on, which the shop must know before they are told.
@@ -119,6 +126,7 @@ impl Sender {
         let mut told = self.lock();
         if success {
             told.tellings.insert(tag, true);
+            self.successes.fetch_add(1, Ordering::Relaxed);
             told.slowest = told.slowest.max(took);
         } else if took >= LIMIT {
             told.late += 1;
