@@ -78,7 +78,11 @@ async fn accept_these(stage: &Stage, ingress: &Program, requests: Arc<Vec<Vec<u8
 
 /// The broker's CPU time so far; none where it is not ours to ask.
 fn broker_cpu(stage: &Stage) -> Duration {
-    stage.broker.as_ref().and_then(super::stage::Broker::cpu).unwrap_or_default()
+    broker_pid(stage).map(process::cpu_of_tree).unwrap_or_default()
+}
+
+fn broker_pid(stage: &Stage) -> Option<u32> {
+    stage.broker.as_ref().and_then(super::stage::Broker::pid)
 }
 
 /// What one of `count` took of each part, in nanoseconds.

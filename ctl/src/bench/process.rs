@@ -1,4 +1,4 @@
-//! What a process costs: its time on the CPU and its memory, as Linux tells in /proc.
+//! What a process costs: its time on the CPU, its memory and what it writes to the disk, as Linux tells in /proc.
 
 use std::{collections::HashMap, fs, time::Duration};
 
@@ -18,18 +18,34 @@ pub(super) fn cpu_of_self() -> Duration {
 
 /// CPU time of a process and of everything below it.
 pub(super) fn cpu_of_tree(root: u32) -> Duration {
-    let all: HashMap<u32, Stat> = pids().filter_map(|pid| Some((pid, stat(pid)?))).collect();
+    ticks(tree(root).values().map(|stat| stat.with_dead_children).sum())
+}
+
+/// Bytes that a process, and everything below it that lives, had written to the disk.
+pub(super) fn written_by_tree(root: u32) -> u64 {
+    let written = |pid: &u32| {
+        let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+        io.lines().find_map(|line| line.strip_prefix("write_bytes: ")?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    tree(root).keys().map(written).sum()
+}
+
+/// A process and everything below it.
+fn tree(root: u32) -> HashMap<u32, Stat> {
+    let mut all: HashMap<u32, Stat> = pids().filter_map(|pid| Some((pid, stat(pid)?))).collect();
+    let parents: HashMap<u32, u32> = all.iter().map(|(pid, stat)| (*pid, stat.parent)).collect();
     let below = |pid: u32| {
         let mut at = pid;
         while at != root {
-            match all.get(&at) {
-                Some(stat) => at = stat.parent,
+            match parents.get(&at) {
+                Some(parent) => at = *parent,
                 None => return false,
             }
         }
         true
     };
-    ticks(all.iter().filter(|(pid, _)| below(**pid)).map(|(_, stat)| stat.with_dead_children).sum())
+    all.retain(|pid, _| below(*pid));
+    all
 }
 
 /// The memory that a process has in use, in KiB.

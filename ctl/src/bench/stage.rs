@@ -78,19 +78,19 @@ impl Store {
         Ok(url)
     }
 
-    /// The CPU time that the server took so far; `None` where it is not ours to ask.
-    pub(super) fn cpu(&self) -> Option<Duration> {
+    /// The server's process; `None` where there is none, or where it is not ours to ask.
+    pub(super) fn pid(&self) -> Option<u32> {
         match self {
-            Self::Embedded => Some(Duration::ZERO),
-            Self::Own(_, database) => Some(process::cpu_of_tree(database.pid())),
-            Self::Given(_) => None,
+            Self::Own(_, database) => Some(database.pid()),
+            Self::Embedded | Self::Given(_) => None,
         }
     }
 }
 
 impl Broker {
-    pub(super) fn cpu(&self) -> Option<Duration> {
-        self.node.as_ref().map(|node| process::cpu_of_tree(node.pid()))
+    /// The broker's process; `None` where it is not ours to ask.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.node.as_ref().map(Node::pid)
     }
 }
 

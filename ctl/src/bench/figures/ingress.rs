@@ -10,7 +10,7 @@ use super::{
         stage::Stage,
         summary::Samples,
     },
-    accept, broker_cpu, costs, micros,
+    accept, broker_cpu, broker_pid, costs, micros,
 };
 
 /// Connections, and the least ratio to the bare publisher in thousandths.
@@ -63,8 +63,12 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
 /// The bare publisher's rate, and what it cost.
 async fn publish(stage: &Stage, messages: &[Message], depth: usize) -> Result<(u64, String)> {
     let cpu = || [process::cpu_of_self(), broker_cpu(stage)];
-    let before = cpu();
+    let written = || broker_pid(stage).map(process::written_by_tree).unwrap_or_default();
+    let (before, wrote) = (cpu(), written());
     let bare = broker::bare_publisher(stage, messages, depth, stage.effort.measured).await?;
     let [publisher, broker] = costs(before, cpu(), bare.confirmed).map(micros);
-    Ok((bare.rate, format!("CPU µs each: bare publisher {publisher}, broker {broker}")))
+    let written = written().saturating_sub(wrote).checked_div(bare.confirmed).unwrap_or_default();
+    let note =
+        format!("CPU µs each: bare publisher {publisher}, broker {broker}; the broker writes {written} bytes each");
+    Ok((bare.rate, note))
 }

@@ -11,11 +11,12 @@ use super::{
     super::{
         Progress, broker, disk,
         notices::Orders,
+        process,
         report::{Figure, Target},
         stage::{Program, Stage, Store},
         summary::{Samples, per_second},
     },
-    micros, nanos_each, register,
+    broker_pid, costs, micros, register,
 };
 
 const BATCH_TO_ONE: u64 = 6_000;
@@ -34,6 +35,8 @@ pub(super) struct Drained {
     pub(super) rate: u64,
     /// CPU time for one notification, in nanoseconds: worker, broker, the store's server.
     pub(super) cost: [u64; 3],
+    /// Bytes written to the disk for one notification, by the same.
+    written: [u64; 3],
     /// The worker's memory in KiB at each quarter of the way.
     pub(super) resident: Vec<u64>,
 }
@@ -41,7 +44,11 @@ pub(super) struct Drained {
 impl Drained {
     fn cost_note(&self) -> String {
         let [worker, broker, store] = self.cost.map(micros);
-        format!("CPU µs each: worker {worker}, broker {broker}, store's server {store}")
+        let [by_worker, by_broker, by_store] = self.written;
+        format!(
+            "CPU µs each: worker {worker}, broker {broker}, store's server {store}; bytes written each: {by_worker}, \
+             {by_broker}, {by_store}"
+        )
     }
 }
 
@@ -53,15 +60,19 @@ pub(super) async fn drain(
     (count, outcome): (u64, &str),
     settings: &[(&str, &str)],
 ) -> Result<Drained> {
-    let broker = || stage.broker.as_ref().and_then(super::super::stage::Broker::cpu).unwrap_or_default();
-    let server = || store.cpu().unwrap_or_default();
-    let before = [Duration::ZERO, broker(), server()];
+    let servers = [broker_pid(stage), store.pid()];
+    let cpu = |part: Option<u32>| part.map(process::cpu_of_tree).unwrap_or_default();
+    let wrote = |part: Option<u32>| part.map(process::written_by_tree).unwrap_or_default();
+    let parts = |worker: Option<u32>| [worker, servers[0], servers[1]];
+    let before = (parts(None).map(cpu), parts(None).map(wrote));
     let worker = stage.worker(url, data, settings).await?;
     let (rate, resident) = watch(&worker, count, outcome).await?;
-    let after = [worker.cpu(), broker(), server()];
+    let after = (parts(Some(worker.pid())).map(cpu), parts(Some(worker.pid())).map(wrote));
     drop(worker);
-    let cost = [0, 1, 2].map(|part| nanos_each(after[part].saturating_sub(before[part]), count));
-    Ok(Drained { rate, cost, resident })
+    let cost = costs(before.0, after.0, count);
+    let written =
+        [0, 1, 2].map(|part| after.1[part].saturating_sub(before.1[part]).checked_div(count).unwrap_or_default());
+    Ok(Drained { rate, cost, written, resident })
 }
 
 /// Looks on until so many deliveries ended in this way. The rate is that between the first look that saw any and the last.
@@ -77,7 +88,7 @@ async fn watch(worker: &Program, count: u64, outcome: &str) -> Result<(u64, Vec<
             bail!("the worker stopped at {done} of {count} ({outcome})");
         }
         while resident.len() < 4 && done >= count * (resident.len() as u64 + 1) / 4 {
-            resident.push(super::super::process::resident_kib(worker.pid()));
+            resident.push(process::resident_kib(worker.pid()));
         }
         if done >= count {
             let (begun, before) = first.context("nothing was counted")?;
