@@ -75,15 +75,16 @@ pub(super) async fn drain(
     Ok(Drained { rate, cost, written, resident })
 }
 
-/// Looks on until so many deliveries ended in this way. The rate is that between the first look that saw any and the last.
+/// Looks on until so many deliveries ended in this way. The rate is that between the first look that saw any and the last;
+/// where one look sees all, that since the beginning.
 async fn watch(worker: &Program, count: u64, outcome: &str) -> Result<(u64, Vec<u64>)> {
     let (mut first, mut last, mut resident) = (None, (Instant::now(), 0), Vec::new());
     loop {
         let done = worker.count(outcome).await?;
         let now = Instant::now();
         if done > last.1 {
+            first.get_or_insert(if done >= count { last } else { (now, done) });
             last = (now, done);
-            first.get_or_insert(last);
         } else if now - last.0 > STALLED {
             bail!("the worker stopped at {done} of {count} ({outcome})");
         }
