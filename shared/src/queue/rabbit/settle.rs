@@ -11,7 +11,6 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -20,6 +19,7 @@ use lapin::{
     Channel,
     options::{BasicAckOptions, BasicNackOptions},
 };
+use tokio::sync::Notify;
 
 use super::{RabbitPublisher, unavailable};
 use crate::{
@@ -30,15 +30,14 @@ use crate::{
 /// Unique in the process, so that no two channels can take each other's tickets for their own.
 static EPOCH: AtomicU64 = AtomicU64::new(1);
 
-/// How soon it is seen that nothing is held any more.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
-
 type Sent = BoxFuture<'static, lapin::Result<()>>;
 
 /// The answers to the deliveries of one reader, over all the channels that it has one after another.
 #[derive(Clone)]
 pub(super) struct Hands {
     held: Arc<Mutex<Held>>,
+    /// Deliveries got their answers, or the channel is gone.
+    answered: Arc<Notify>,
     publisher: Arc<RabbitPublisher>,
     settings: QueueSettings,
 }
@@ -52,7 +51,7 @@ struct Held {
 
 impl Hands {
     pub(super) fn new(publisher: Arc<RabbitPublisher>, settings: QueueSettings) -> Self {
-        Self { held: Arc::default(), publisher, settings }
+        Self { held: Arc::default(), answered: Arc::default(), publisher, settings }
     }
 
     /// From now on deliveries come over this channel.
@@ -64,6 +63,7 @@ impl Hands {
     /// The channel is gone: all its tickets are stale.
     pub(super) fn close(&self) {
         *self.held() = Held::default();
+        self.answered.notify_waiters();
     }
 
     /// Notes a delivery.
@@ -82,6 +82,7 @@ impl Hands {
             held.tags.clear();
             (count, last.and_then(|last| held.nack(last, true)))
         };
+        self.answered.notify_waiters();
         try_join_all(sent).await.map_err(unavailable)?;
         Ok(count)
     }
@@ -99,8 +100,13 @@ impl Hands {
 
     /// Returns when every delivery has its answer.
     pub(super) async fn empty(&self) {
-        while !self.held().tags.is_empty() {
-            tokio::time::sleep(LOOK_EVERY).await;
+        loop {
+            // Made before the look, so that no answer falls between the two.
+            let answered = self.answered.notified();
+            if self.held().tags.is_empty() {
+                return;
+            }
+            answered.await;
         }
     }
 
@@ -177,11 +183,13 @@ impl Held {
 impl Settle for Hands {
     async fn ack(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
         let sent = self.held().ack(tickets);
+        self.answered.notify_waiters();
         try_join_all(sent).await.map(drop).map_err(unavailable)
     }
 
     async fn give_back(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
         let sent = self.held().give_back(tickets);
+        self.answered.notify_waiters();
         try_join_all(sent).await.map(drop).map_err(unavailable)
     }
 
