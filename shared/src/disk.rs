@@ -26,6 +26,10 @@ use std::{
 
 use tokio::{sync::oneshot, time::Instant};
 
+use self::tally::{Gap, Tally};
+
+mod tally;
+
 /// The time that a process which is just going away has to release the lock.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// How often the lock is tried meanwhile.
@@ -285,11 +289,20 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
         return Err(OpenError::InUse(path.to_owned()));
     }
     remove_unfinished_snapshots(path).map_err(io_error)?;
+    let length = match std::fs::metadata(path.join("db")) {
+        Ok(metadata) => metadata.len(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(io_error(error)),
+    };
     let config = sled::Config::new().path(path).segment_size(SEGMENT_BYTES).cache_capacity(holds.cache_bytes());
     // sled panics over some kinds of damage.
-    let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
-    let db = match opened {
-        Ok(opened) => opened.map_err(|error| classify(error, path, holds))?,
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let db = config.open()?;
+        let tally = Tally::open(path, &db, length, holds)?;
+        Ok((db, tally))
+    }));
+    let (db, tally) = match opened {
+        Ok(opened) => opened.map_err(|gap| classify(gap, path, holds))?,
         Err(_) => {
             let source = Cause::from("sled panicked while it read the database");
             return Err(OpenError::Corrupt { path: path.to_owned(), holds, source });
@@ -300,7 +313,7 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error)?;
     let (tasks, inbox) = mpsc::channel();
     let (failure, syncs) = (Arc::new(OnceLock::new()), Arc::new(AtomicU64::new(0)));
-    let flusher = Flusher { db: db.clone(), file, failure: Arc::clone(&failure), syncs: Arc::clone(&syncs) };
+    let flusher = Flusher { db: db.clone(), file, tally, failure: Arc::clone(&failure), syncs: Arc::clone(&syncs) };
     let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || flusher.serve(&inbox));
     let thread = Arc::new(Mutex::new(Some(thread.map_err(io_error)?)));
     Ok(Disk { db, reserve: 0, path: path.into(), tasks, failure, syncs, thread })
@@ -310,12 +323,13 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
 struct Flusher {
     db: sled::Db,
     file: File,
+    tally: Tally,
     failure: Arc<OnceLock<DiskError>>,
     syncs: Arc<AtomicU64>,
 }
 
 impl Flusher {
-    fn serve(self, inbox: &Receiver<Task>) {
+    fn serve(mut self, inbox: &Receiver<Task>) {
         let mut open = true;
         while open {
             let Ok(first) = inbox.recv() else { break };
@@ -337,16 +351,22 @@ impl Flusher {
         // A commit that comes later is told so by the closed channel.
     }
 
-    fn flush(&self) -> Result<(), DiskError> {
+    fn flush(&mut self) -> Result<(), DiskError> {
         if let Some(failure) = self.failure.get() {
             return Err(failure.clone());
         }
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        let flushed = self.db.flush().and_then(|_| self.file.sync_data().map_err(sled::Error::Io));
-        flushed.map_err(|error| {
+        self.write_out().map_err(|error| {
             tracing::error!(%error, "the database cannot write to its disk; nothing is confirmed until a restart");
             self.failure.get_or_init(|| DiskError::Failed(Arc::new(error))).clone()
         })
+    }
+
+    fn write_out(&mut self) -> sled::Result<()> {
+        self.tally.count()?;
+        self.db.flush()?;
+        self.file.sync_data()?;
+        Ok(self.tally.note(&self.file)?)
     }
 }
 
@@ -384,8 +404,13 @@ fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn classify(error: sled::Error, path: &Path, holds: Holds) -> OpenError {
+fn classify(gap: Gap, path: &Path, holds: Holds) -> OpenError {
     let path = path.to_owned();
+    let error = match gap {
+        Gap::Sled(error) => error,
+        Gap::Io(error) => return OpenError::Io(path, Box::new(error)),
+        Gap::Behind(_) | Gap::Unreadable(_) => return OpenError::Corrupt { path, holds, source: Box::new(gap) },
+    };
     match &error {
         sled::Error::Io(io) if io.to_string().contains("could not acquire lock") => OpenError::InUse(path),
         sled::Error::Io(io) if io.kind() != io::ErrorKind::UnexpectedEof => OpenError::Io(path, Box::new(error)),

@@ -80,6 +80,70 @@ async fn a_damaged_database_says_what_to_do() {
     }
 }
 
+/// Records, each committed alone and large enough that the log gets long.
+async fn filled(directory: &Path) {
+    let disk = open(directory).await;
+    let tree = disk.tree("t").unwrap();
+    for n in 0..200_u32 {
+        let tree = tree.clone();
+        disk.commit(move || tree.insert(n.to_be_bytes(), vec![7; 64 << 10]).map(|_| ())).await.unwrap().unwrap();
+    }
+    drop(tree);
+    disk.close().await.unwrap();
+}
+
+fn cut(directory: &Path, part: u64) {
+    let log = File::options().write(true).open(directory.join("db")).unwrap();
+    let length = log.metadata().unwrap().len();
+    log.set_len(length / 10 * part).unwrap();
+}
+
+#[tokio::test]
+async fn a_log_that_was_cut_short_is_noticed_wherever_it_was_cut() {
+    for part in [9, 7, 5, 3, 1, 0] {
+        let directory = tempfile::tempdir().unwrap();
+        filled(directory.path()).await;
+        cut(directory.path(), part);
+        let error = Disk::open(directory.path(), Holds::Records).await.unwrap_err();
+        assert!(matches!(error, OpenError::Corrupt { .. }), "{part} of 10: {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn whoever_deletes_the_tally_goes_on_with_what_is_left() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path()).await;
+    cut(directory.path(), 9);
+    let error = Disk::open(directory.path(), Holds::Records).await.unwrap_err();
+    let said = format!("{:#}", anyhow::Error::from(error));
+    assert!(said.contains("writes that were confirmed are missing; to go on without them, delete"), "{said}");
+
+    std::fs::remove_file(directory.path().join("tally")).unwrap();
+
+    let left = open(directory.path()).await.tree("t").unwrap().len();
+    assert!((1..200).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn an_earlier_copy_of_the_log_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("db");
+    filled(directory.path()).await;
+    let earlier = std::fs::read(&log).unwrap();
+    filled(directory.path()).await;
+    std::fs::write(&log, earlier).unwrap();
+    let opened = Disk::open(directory.path(), Holds::Records).await;
+    assert!(matches!(opened, Err(OpenError::Corrupt { .. })), "{opened:?}");
+}
+
+#[tokio::test]
+async fn a_shortcut_may_forget() {
+    let directory = tempfile::tempdir().unwrap();
+    filled(directory.path()).await;
+    cut(directory.path(), 5);
+    Disk::open(directory.path(), Holds::Shortcut).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_job_that_panics_fails_alone() {
     let directory = tempfile::tempdir().unwrap();
