@@ -27,10 +27,9 @@ struct Arguments {
     config: Option<PathBuf>,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    runtime::run("info", async || run(arguments).await).await
+    runtime::beside_the_broker().block_on(runtime::run("info", async || run(arguments).await))
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {

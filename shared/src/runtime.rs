@@ -1,6 +1,6 @@
 //! What every `main` does: logging, signals, exit codes.
 
-use std::{process::ExitCode, time::Duration};
+use std::{num::NonZero, process::ExitCode, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -47,6 +47,22 @@ pub fn start(default_filter: &str) -> anyhow::Result<()> {
     metric::init();
     tokio::spawn(metric::upkeep());
     self_test::self_test().map_err(|algorithm| anyhow::anyhow!("the cryptography is broken: {algorithm}"))
+}
+
+/// The runtime of a program whose work is to hand messages to the broker. lapin reads and writes on a thread of its own,
+/// for which one core stays: with a thread more than that they wake and push one another (docs/benchmarks.md has figures).
+/// tokio's `TOKIO_WORKER_THREADS` says otherwise.
+///
+/// # Panics
+/// Where the system gives no threads.
+#[must_use]
+pub fn beside_the_broker() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        builder.worker_threads((cores - 1).max(1));
+    }
+    builder.enable_all().build().expect("the system gives threads")
 }
 
 /// The whole of a `main`: starts, runs the program, and turns its end into an exit code.

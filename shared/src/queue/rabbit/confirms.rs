@@ -62,6 +62,11 @@ pub(super) struct Wave {
 }
 
 impl Confirms {
+    /// Messages on their way.
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }

@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::{JoinHandle, yield_now},
-    time::{Instant, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -29,9 +29,12 @@ use crate::{
     queue::{PUBLISH_BUDGET, PublishError, Publisher, QueueError, QueueSettings, topology},
 };
 
-/// Jobs that are put on the channel before confirms are looked at again.
+/// Jobs that are taken in before confirms are looked at again.
 const BATCH: usize = 64;
-/// The topology is declared again after an unroutable message, but not more often than this.
+/// What is ready waits so long at most for confirms of what is on its way: some may never come.
+const HOLD: Duration = Duration::from_millis(10);
+/// So long after an unroutable message the topology is declared again. Where a queue is deleted and is there again before the
+/// broker has cancelled its consumers, RabbitMQ 3.10 moves them to the new one without a word and delivers nothing to them.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 
 /// The ingress side on RabbitMQ. There at once; not connected until the broker is.
@@ -199,31 +202,32 @@ impl Publishing {
     ) {
         let mut news = news(connection);
         let mut pulse = tokio::time::interval(PULSE);
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut repaired = Instant::now();
-        let mut repairing = false;
+        let mut ready = Vec::with_capacity(BATCH);
+        let mut held_until = Instant::now();
         let mut repairs = FuturesUnordered::new();
         loop {
             tokio::select! {
-                _ = inbox.recv_many(&mut batch, BATCH) => {
+                count = inbox.recv_many(&mut ready, BATCH) => {
+                    if ready.len() == count {
+                        held_until = Instant::now() + HOLD;
+                    }
                     // First the handlers that are ready: what they publish goes out in the same packet.
                     yield_now().await;
-                    batch.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(BATCH));
-                    batch.drain(..).for_each(|job| confirms.publish(channel, job));
+                    ready.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(BATCH));
                 }
                 wave = confirms.wave() => {
                     if wave.lost {
                         return;
                     }
-                    if wave.unroutable && !repairing && repaired.elapsed() >= REPAIR_PAUSE {
+                    if wave.unroutable && repairs.is_empty() {
                         // A queue was deleted under us. The next message finds it again.
-                        repairing = true;
-                        repairs.push(timeout(HANDSHAKE, topology::declare(connection, &self.settings)));
+                        repairs.push(async {
+                            sleep(REPAIR_PAUSE).await;
+                            timeout(HANDSHAKE, topology::declare(connection, &self.settings)).await
+                        });
                     }
                 }
                 Some(outcome) = repairs.next() => {
-                    repairing = false;
-                    repaired = Instant::now();
                     if !matches!(outcome, Ok(Ok(()))) {
                         // Connecting anew declares again, and says what is wrong.
                         return;
@@ -232,13 +236,19 @@ impl Publishing {
                 }
                 Some(event) = news.next() => self.tell(&event),
                 _ = pulse.tick() => {}
+                () = sleep_until(held_until), if !ready.is_empty() => {}
                 () = self.stop.cancelled() => {
+                    ready.drain(..).for_each(|job| confirms.publish(channel, job));
                     drop(timeout(PUBLISH_BUDGET, finish(channel, inbox, confirms)).await);
                     return;
                 }
             }
             if !connection.status().connected() || !channel.status().connected() {
                 return;
+            }
+            // What is ready waits until it is as much as what is still on its way: few large packets cost the broker less.
+            if ready.len() >= confirms.len() || Instant::now() >= held_until {
+                ready.drain(..).for_each(|job| confirms.publish(channel, job));
             }
         }
     }
