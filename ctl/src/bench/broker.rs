@@ -1,16 +1,17 @@
-//! RabbitMQ without our programs: the bare publisher that ingress is held against, and filling and emptying the queue.
+//! RabbitMQ without our programs: the bare publishers that ingress is held against, and filling and emptying the queue.
 
 use std::{collections::BTreeMap, pin::pin, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream, stream::FuturesUnordered};
+use hdrhistogram::Histogram;
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
     options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions, QueuePurgeOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use wxpay_shared::{
     envelope::Message,
     queue::{
@@ -21,7 +22,7 @@ use wxpay_shared::{
     reason::{Reason, Rejection},
 };
 
-use super::{notices::Orders, stage::Stage, summary::per_second};
+use super::{load::microseconds, notices::Orders, stage::Stage, summary::per_second};
 
 /// Messages that are put into the queue at a time, before a worker is measured.
 const FILLERS: usize = 1000;
@@ -76,6 +77,42 @@ pub(super) async fn bare_publisher(
     }
     connection.close(200, "OK".into()).await?;
     Ok(Bare { rate: per_second(counted, measured), confirmed })
+}
+
+/// The time to the confirm when so many messages a second are published, whether earlier ones were confirmed or not; from
+/// the moment at which each was due.
+pub(super) async fn bare_open_loop(stage: &Stage, messages: &[Message], rate: u64) -> Result<Histogram<u64>> {
+    let connection = connect(&stage.broker()?.url).await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let wire: Vec<_> = messages.iter().map(|message| (properties(message), &message.body)).collect();
+    let mut publishes = wire.iter().cycle();
+    let mut in_flight = FuturesUnordered::new();
+    let begin = Instant::now() + stage.effort.warm_up;
+    let end = begin + stage.effort.measured;
+    let started = Instant::now();
+    let due = |number: u64| started + Duration::from_nanos(number * 1_000_000_000 / rate.max(1));
+    let (mut number, mut latency) = (0, microseconds());
+    loop {
+        while due(number) <= Instant::now() && due(number) < end {
+            let (properties, body) = publishes.next().context("no message")?;
+            let (channel, properties, due) = (&channel, properties.clone(), due(number));
+            in_flight.push(async move { publish(channel, properties, body).await.map(|()| (due, Instant::now())) });
+            number += 1;
+        }
+        tokio::select! {
+            Some(confirmed) = in_flight.next() => {
+                let (due, now) = confirmed?;
+                if due >= begin {
+                    latency.saturating_record(u64::try_from((now - due).as_micros()).unwrap_or(u64::MAX));
+                }
+            }
+            () = sleep_until(due(number)), if due(number) < end => {}
+            else => break,
+        }
+    }
+    connection.close(200, "OK".into()).await?;
+    Ok(latency)
 }
 
 async fn publish(channel: &Channel, properties: BasicProperties, body: &[u8]) -> Result<()> {

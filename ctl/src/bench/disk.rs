@@ -4,11 +4,12 @@ use std::{
     fs::File,
     io::Write as _,
     path::Path,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use sled::{Batch, IVec};
 use wxpay_shared::disk::{Disk, Holds};
 
@@ -30,6 +31,26 @@ pub(super) fn synced_writes(directory: &Path, message_bytes: usize, group: u64, 
     }
     let rate = per_second(groups * group, begun.elapsed());
     std::fs::remove_file(&path)?;
+    Ok(rate)
+}
+
+/// Records of so many bytes a second that sled takes, each synced before the next one of the same of `at_a_time` tasks.
+pub(super) async fn commits(directory: &Path, bytes: usize, at_a_time: usize, measured: Duration) -> Result<u64> {
+    let disk = Disk::open(directory, Holds::Records).await?;
+    let tree = disk.tree("commits")?;
+    let (begun, next) = (Instant::now(), AtomicU64::new(0));
+    let task = async || {
+        while begun.elapsed() < measured {
+            let (tree, key) = (tree.clone(), next.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+            disk.commit(move || tree.insert(key, vec![b'x'; bytes]).map(drop)).await??;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    try_join_all((0..at_a_time).map(|_| task())).await?;
+    let rate = per_second(next.into_inner(), begun.elapsed());
+    drop(tree);
+    disk.close().await?;
+    std::fs::remove_dir_all(directory)?;
     Ok(rate)
 }
 

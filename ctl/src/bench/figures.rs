@@ -25,6 +25,8 @@ pub(super) mod worker;
 
 /// Different v2 notifications of one run; ingress keeps nothing of them, so they may come round again.
 const DIFFERENT_V2: u64 = 4_000;
+/// Different messages of the bare publishers.
+const MESSAGES: u64 = 1_000;
 /// Signing by RSA takes its time.
 const DIFFERENT_V3: u64 = 400;
 

@@ -10,8 +10,7 @@ use super::{
         stage::{Stage, Store},
         summary::Samples,
     },
-    embedded::Embedded,
-    register, worker,
+    embedded, register, worker,
 };
 
 const LEAST: u64 = 800;
@@ -36,9 +35,8 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
                 applied.add(worker::applied(stage, store, (&url, &data), &orders, &[]).await?.rate);
                 held += stage.effort.events;
                 if matches!(store, Store::Embedded) {
-                    let embedded = Embedded::start(stage, &data).await?;
-                    accepted.add(embedded.accept(stage, CONNECTIONS).await?);
-                    embedded.stop().await?;
+                    let (rate, _) = embedded::accept(stage, &data, CONNECTIONS).await?;
+                    accepted.add(rate);
                 }
             }
             figures.push(compare(format!("applied at {size} orders, {}", store.name()), applied, &mut applied_first));

@@ -10,14 +10,12 @@ use super::{
         stage::Stage,
         summary::Samples,
     },
-    accept, broker_cpu, broker_pid, costs, micros,
+    MESSAGES, accept, broker_cpu, broker_pid, costs, micros,
 };
 
 /// Connections, and the least ratio to the bare publisher in thousandths.
 const DEPTHS: [(usize, u64); 2] = [(64, 750), (512, 650)];
 const V3_TO_V2: u64 = 600;
-/// Different messages of the bare publisher.
-const MESSAGES: u64 = 1_000;
 
 pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Figure>> {
     let ingress = stage.ingress().await?;

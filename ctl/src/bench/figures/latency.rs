@@ -11,7 +11,7 @@ use super::{
         stage::Stage,
         summary::Samples,
     },
-    accept,
+    MESSAGES, accept,
 };
 
 const P99: u64 = 10_000;
@@ -25,7 +25,9 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
     let ingress = stage.ingress().await?;
     let mut closed = Quantiles::default();
     let mut open = Quantiles::default();
-    let mut rates = Samples::default();
+    let (mut bare, mut rates) = (Quantiles::default(), Samples::default());
+    let orders = stage.orders(MESSAGES);
+    let messages: Vec<_> = orders.numbers.clone().map(|number| stage.play.message(&orders, number)).collect();
     for _ in 0..stage.effort.repetitions {
         let mut highest = 0;
         for connections in CLOSED {
@@ -43,9 +45,15 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
         broker::purge(stage).await?;
         rates.add(run.rate);
         open.add(&run.outcome.latency);
+        progress.step(&format!("latency, bare publisher at {rate}/s"));
+        bare.add(&broker::bare_open_loop(stage, &messages, rate).await?);
+        broker::purge(stage).await?;
     }
     let mut figures = closed.figures("reply, 64 connections");
-    figures.extend(open.figures(&format!("reply, open loop, {} /s (80 % of the highest)", rates.median())));
+    let name = format!("reply, open loop, {} /s (80 % of the highest)", rates.median());
+    let baseline = "bare publisher's confirm at the same rate";
+    let quantiles = open.figures(&name).into_iter().zip([bare.p99, bare.p999]);
+    figures.extend(quantiles.map(|(figure, bare)| figure.against(baseline, &bare)));
     Ok(figures)
 }
 
