@@ -1,6 +1,6 @@
 # The two commands of the README, and the parts of the second one.
 
-.PHONY: demo test servers lint unit senders faults soak scale
+.PHONY: demo test servers lint unit senders soak scale
 
 # Builds and plays the main job on the embedded default: no broker, no database.
 demo:
@@ -25,11 +25,6 @@ unit:
 # Independent implementations as the sender. Not in `test`: it needs PyPI's and npm's packages.
 senders:
 	./tests/senders/run.sh
-
-# Each fault once, under load, with the audit (docs/faults.md). Not in `test`, for it takes some minutes.
-faults:
-	cargo build --workspace --bins --locked
-	cargo test --workspace --locked --features wxpay-tests/faults --test e2e -- faults scale
 
 # Faults at random for as long as one likes, then the audit; the table is written to target/soak.md. A seed is a schedule.
 MINUTES ?= 30

@@ -34,6 +34,9 @@ const ADVANCED: &str =
 /// (rabbitmq-server's issue 10070). This is what its maintainers have an operator do; a queue with a leader does not care.
 const ELECT: &str = "[ra:trigger_election(amqqueue:get_pid(Q)) \
     || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue].";
+/// The list of quorum queues is not safe on disk at once: RabbitMQ 3.10 that is killed some seconds after a queue was
+/// declared for the first time may start it anew, empty and without its TTL.
+const WRITE_LIST: &str = "dets:sync(ra_directory_reverse), dets:sync(ra_log_meta).";
 const COOKIE: &str = "-setcookie wxpaytests";
 
 /// A node, running or not. Data and ports stay the same when it is started again.
@@ -142,6 +145,11 @@ impl Node {
         self.run();
         self.ready().await;
         self.elect();
+    }
+
+    /// Sees to it that the queues that are declared now survive a kill that comes very soon.
+    pub fn remember_queues(&self) {
+        self.ctl(&["eval", WRITE_LIST]);
     }
 
     /// Sees to it that each queue has a leader after a restart.

@@ -1,7 +1,6 @@
 //! One test binary for everything that needs more than one file of the product: the contract suites of queue and store,
 //! and the real programs on real servers.
 
-#[cfg_attr(not(feature = "faults"), expect(dead_code, reason = "the soak uses more of the harness than the tests"))]
 mod harness;
 
 // The attribute tells the lints what these are.
@@ -41,10 +40,12 @@ mod at_start;
 mod desk;
 #[cfg(test)]
 mod faults;
-#[cfg(all(test, feature = "faults"))]
+#[cfg(test)]
 mod scale;
 #[cfg(test)]
 mod worker_steps;
+#[cfg(test)]
+mod clock_jumps;
 #[cfg(test)]
 mod example;
 #[cfg(test)]

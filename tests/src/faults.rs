@@ -1,4 +1,4 @@
-//! What breaks and what survives: the audit, and that a seed is a schedule; one fault under load, and with the feature `faults` each.
+//! What breaks and what survives: the audit, that a seed is a schedule, and each fault once, under load.
 
 use crate::harness::{
     database::Kind,
@@ -8,7 +8,6 @@ use crate::harness::{
 };
 
 mod audit;
-#[cfg(feature = "faults")]
 mod under_load;
 
 const SEED: u64 = 20_261_125;

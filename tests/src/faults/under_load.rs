@@ -4,25 +4,11 @@
 use super::{POSTGRES, survives};
 use crate::harness::{
     database::Kind,
-    faults::Fault,
+    faults::{Fault, KILLS},
     rig::{Home, Own},
 };
 
 const MARIADB: Home = Home::Sql(Kind::Mariadb);
-
-/// Kill -9 between any two steps of the flow.
-const KILLS: [Fault; 10] = [
-    Fault::IngressKilled,
-    Fault::WorkerKilled,
-    Fault::BothKilled,
-    Fault::IngressKilledAfterSeal,
-    Fault::IngressKilledAfterPublish,
-    Fault::IngressKilledBeforeReply,
-    Fault::WorkerKilledInsideBatch,
-    Fault::WorkerKilledAfterCommit,
-    Fault::WorkerKilledAfterMark,
-    Fault::WorkerKilledBetweenParkAndAck,
-];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_each_step_on_postgres() {

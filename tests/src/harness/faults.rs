@@ -94,8 +94,8 @@ impl Trouble {
     pub(crate) const ALL: [Self; 6] = [Self::Closed, Self::Reset, Self::Slow, Self::Narrow, Self::Silent, Self::Lost];
 }
 
-/// The faults without a parameter.
-const PLAIN: [Fault; 42] = [
+/// Kill -9 between any two steps of the flow.
+pub(crate) const KILLS: [Fault; 10] = [
     Fault::IngressKilled,
     Fault::WorkerKilled,
     Fault::BothKilled,
@@ -106,6 +106,10 @@ const PLAIN: [Fault; 42] = [
     Fault::WorkerKilledAfterCommit,
     Fault::WorkerKilledAfterMark,
     Fault::WorkerKilledBetweenParkAndAck,
+];
+
+/// The others without a parameter.
+const PLAIN: [Fault; 32] = [
     Fault::KilledInMidFlush,
     Fault::IngressEnded,
     Fault::WorkerEnded,
@@ -144,7 +148,7 @@ impl Fault {
     /// Every fault that can happen at this home.
     pub(crate) fn all(home: Home) -> Vec<Self> {
         let lines = Line::ALL.into_iter().flat_map(|line| Trouble::ALL.map(|trouble| Self::Network(line, trouble)));
-        PLAIN.into_iter().chain(lines).filter(|fault| fault.applies(home)).collect()
+        KILLS.into_iter().chain(PLAIN).chain(lines).filter(|fault| fault.applies(home)).collect()
     }
 
     /// Whether there is something to break at this home.

@@ -92,6 +92,9 @@ impl Rig {
         rig.start_ingress();
         (0..workers).for_each(|worker| rig.start_worker(worker));
         rig.ready().await;
+        if let Some(node) = &rig.own_node {
+            node.remember_queues();
+        }
         rig.register_ahead().await;
         rig.start_load();
         rig

@@ -27,11 +27,11 @@ impl Rig {
 
     /// As after some restarts of a broker: one retry tier takes nothing and gives nothing. Payments must go on.
     pub(super) async fn tier_without_leader(&mut self) {
+        // Not by `ra:stop_server`: what `ra:restart_server` brings back may have lost the tier's TTL.
         let tier = format!("{{list_to_atom(\"%2F_{}\"), node()}}", topology::retry(TIER));
-        self.node().ctl(&["eval", &format!("ra:stop_server(quorum_queues, {tier}).")]);
+        self.node().ctl(&["eval", &format!("sys:suspend({tier}).")]);
         self.recovered().await;
-        self.node().ctl(&["eval", &format!("ra:restart_server(quorum_queues, {tier}).")]);
-        self.node().elect();
+        self.node().ctl(&["eval", &format!("sys:resume({tier}).")]);
     }
 
     pub(super) fn connections_closed(&mut self) {

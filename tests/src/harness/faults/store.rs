@@ -74,6 +74,8 @@ impl Rig {
         };
         let before = self.number(count).await;
         while self.number(count).await < before + DEADLOCKS {
+            // Repeats touch no account.
+            self.register_ahead().await;
             let mut other = self.session().await;
             if self.kind() == Kind::Postgres {
                 // So that it is the worker whose transaction is given up.
