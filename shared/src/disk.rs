@@ -289,11 +289,7 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
         return Err(OpenError::InUse(path.to_owned()));
     }
     remove_unfinished_snapshots(path).map_err(io_error)?;
-    let length = match std::fs::metadata(path.join("db")) {
-        Ok(metadata) => metadata.len(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(io_error(error)),
-    };
+    let length = tally::log_length(path).map_err(io_error)?;
     let config = sled::Config::new().path(path).segment_size(SEGMENT_BYTES).cache_capacity(holds.cache_bytes());
     // sled panics over some kinds of damage.
     let opened = catch_unwind(AssertUnwindSafe(|| {

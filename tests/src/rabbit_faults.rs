@@ -32,6 +32,7 @@ use crate::{
     queue_contract::{PATIENCE, ack, message, read, settings, take},
 };
 
+mod silence;
 mod strangers;
 
 /// A little more than the budget, for a busy machine.

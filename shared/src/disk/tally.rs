@@ -77,6 +77,15 @@ impl Tally {
     }
 }
 
+/// The length of the log in this directory; 0 where there is none yet.
+pub(super) fn log_length(path: &Path) -> io::Result<u64> {
+    match std::fs::metadata(path.join("db")) {
+        Ok(metadata) => Ok(metadata.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
 /// Flushes and the log's length, as they were noted last; `None` where nothing was.
 fn read(file: &File) -> io::Result<Option<(u64, u64)>> {
     let mut record = [0; RECORD];
