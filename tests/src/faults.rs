@@ -23,6 +23,7 @@ async fn survives(home: Home, own: Own, faults: &[Fault]) {
         let took = rig.recovered().await;
         eprintln!("{home:?}: recovered from {fault} in {} ms", took.as_millis());
     }
+    rig.told_enough().await;
     let report = rig.finish().await;
     report.assert_clean(&format!("{home:?} after {faults:?}"));
 }

@@ -56,6 +56,8 @@ pub type MysqlStore = SqlStore<MySql>;
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// The time to get a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
+/// The time for a connection that was given back to show that it lives.
+const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 /// Idle connections are closed before the server closes them.
 const IDLE_LIMIT: Duration = Duration::from_secs(45);
 /// Events that are read and written at once, at most: MySQL takes 65,535 values a statement.
@@ -86,6 +88,7 @@ impl<D: Dialect> SqlStore<D> {
             .acquire_timeout(ACQUIRE_LIMIT)
             .idle_timeout(IDLE_LIMIT)
             .after_connect(|connection, _| Box::pin(D::prepare(connection)))
+            .after_release(|connection, _| Box::pin(lives(connection)))
             .connect_lazy_with(options);
         Self { pool, clock, checked: Arc::default(), mismatch: watch::Sender::new(None) }
     }
@@ -323,6 +326,12 @@ async fn write_order<D: Dialect>(mut transaction: Transaction<'static, D>, order
     let writes = Writes { orders: vec![OrderRow::of(order)], ..Writes::default() };
     D::write(&mut transaction, &writes).await?;
     Ok(transaction.commit().await?)
+}
+
+/// The driver asks the same afterwards and waits without a limit: over a line that fell silent, each call that was given up
+/// would keep its connection until TCP gives up, a quarter of an hour later, and the pool would have none left.
+async fn lives(connection: &mut impl sqlx::Connection) -> sqlx::Result<bool> {
+    timeout(RELEASE_LIMIT, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)?.map(|()| true)
 }
 
 async fn bounded<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {

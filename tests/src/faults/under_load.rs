@@ -67,6 +67,13 @@ async fn a_broker_that_dies_blocks_and_forgets() {
     survives(POSTGRES, Own { broker: true, store: false }, &faults).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_cut_slow_silent_and_lost() {
+    let all = Fault::all(POSTGRES);
+    let faults: Vec<_> = all.into_iter().filter(|fault| matches!(fault, Fault::Network(..))).collect();
+    survives(POSTGRES, Own::NOTHING, &faults).await;
+}
+
 const STORE: [Fault; 6] = [
     Fault::StoreKilled,
     Fault::StoreRestarted,

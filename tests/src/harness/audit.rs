@@ -7,6 +7,9 @@ use wxpay_shared::reason::Reason;
 
 use super::story::{Fate, Letter, Story, What, letter_of, story_of};
 
+/// Tellings below which an audit proves nothing.
+pub(crate) const LEAST_TOLD: usize = 50;
+
 /// What was found.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Evidence {

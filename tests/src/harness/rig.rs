@@ -300,6 +300,12 @@ impl Rig {
         wait_until("the load goes on", RECOVERY, async || self.sender.successes() > before + 20).await;
     }
 
+    /// Waits until so much was told that the audit has something to look at.
+    pub(crate) async fn told_enough(&self) {
+        self.register_ahead().await;
+        wait_until("enough was told", RECOVERY, async || self.sender.successes() > 2 * super::audit::LEAST_TOLD).await;
+    }
+
     /// Waits until a payment that WeChat tells of from now on is taken and applied; how long that took.
     pub(crate) async fn recovered(&self) -> Duration {
         let started = Instant::now();
