@@ -43,6 +43,7 @@ impl Rig {
                 self.consuming.cut(Cut::Reset);
                 self.consuming.set(Weather::HoldAnswer(DEADLY));
                 self.start_worker(0);
+                self.ready().await;
             }
             sleep(LOOK_AGAIN).await;
         }
