@@ -27,7 +27,6 @@ impl Rig {
 
     /// As after some restarts of a broker: one retry tier takes nothing and gives nothing. Payments must go on.
     pub(super) async fn tier_without_leader(&mut self) {
-        // Not by `ra:stop_server`: what `ra:restart_server` brings back may have lost the tier's TTL.
         let tier = format!("{{list_to_atom(\"%2F_{}\"), node()}}", topology::retry(TIER));
         self.node().ctl(&["eval", &format!("sys:suspend({tier}).")]);
         self.recovered().await;
