@@ -22,6 +22,9 @@ use super::{
 /// Orders that WeChat tells of at the same time.
 const AT_ONCE: usize = 64;
 
+/// Parts of the load, with a kill in each.
+const PARTS: u64 = 12;
+
 /// A run, and what came of it.
 pub(crate) struct Run {
     pub(crate) report: Report,
@@ -48,29 +51,28 @@ pub(crate) async fn run(home: Home, workers: usize, seed: u64, notifications: us
     rig.register(stories).await;
     let started = Instant::now();
     let sender = Arc::clone(&rig.sender);
-    let mut telling = tokio::spawn(async move {
-        let all = futures_util::stream::iter(0..stories);
-        all.for_each_concurrent(AT_ONCE, async |index| sender.tell(&sender.stories(index, index + 1)[0]).await).await;
-    });
     let mut random = fastrand::Rng::with_seed(seed);
     let mut kills = 0;
-    loop {
-        // A tenth of all notifications later.
-        let goal = rig.sender.successes() + random.usize(notifications / 20..notifications / 8);
-        let sender = Arc::clone(&rig.sender);
-        let later = wait_until("the load goes on", Duration::from_secs(600), async || sender.successes() >= goal);
-        tokio::select! {
-            told = &mut telling => break told.expect("the load does not panic"),
-            () = later => {}
-        }
-        let victim = random.usize(0..workers);
-        rig.kill_worker(victim);
-        if matches!(home, Home::Sql(_)) {
-            // A worker that was just started may not have made it yet.
-            drop(fs::remove_dir_all(&rig.workers[victim].data));
-        }
-        rig.start_worker(victim);
-        kills += 1;
+    // The load waits for the kill in each part, so a busy machine sees as many as any.
+    for part in 0..PARTS {
+        let part = stories * part / PARTS..stories * (part + 1) / PARTS;
+        // Each story is told at least once, so the part gets there.
+        let goal = sender.successes() + usize::try_from(random.u64(..part.end - part.start)).expect("a few");
+        let telling = futures_util::stream::iter(part).for_each_concurrent(AT_ONCE, async |index| {
+            sender.tell(&sender.stories(index, index + 1)[0]).await;
+        });
+        let killing = async {
+            wait_until("the load goes on", Duration::from_secs(600), async || sender.successes() >= goal).await;
+            let victim = random.usize(0..workers);
+            rig.kill_worker(victim);
+            if matches!(home, Home::Sql(_)) {
+                // A worker that was just started may not have made it yet.
+                drop(fs::remove_dir_all(&rig.workers[victim].data));
+            }
+            rig.start_worker(victim);
+            kills += 1;
+        };
+        tokio::join!(telling, killing);
     }
     let told_in = started.elapsed();
     rig.ready().await;

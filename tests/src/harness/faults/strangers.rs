@@ -1,13 +1,10 @@
 //! Messages that ingress did not make: garbage, nothing, another seal, a later version.
 
-use std::time::Duration;
-
 use lapin::{
     BasicProperties,
     options::BasicPublishOptions,
     types::{AMQPValue, FieldTable},
 };
-use tokio::time::sleep;
 use wxpay_shared::{
     clock::{Clock as _, SystemClock},
     envelope::{Api, Envelope, SealKeys},
@@ -18,10 +15,10 @@ use wxpay_shared::{
 use crate::harness::{
     notice::Notice,
     proxy::{Cut, Weather},
-    rig::Rig,
+    rig::{RECOVERY, Rig},
+    wait_until,
 };
 
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// The number of an order whose notification no worker survives.
 const DEADLY: &[u8] = b"DEADLY";
 
@@ -35,17 +32,21 @@ impl Rig {
         self.consuming.set(Weather::HoldAnswer(DEADLY));
         self.pair.post("shop", deadly).await;
         let mut kills = 0;
-        // Looking is slow where many dead letters lie, so not before there can be one.
-        while kills < topology::DELIVERY_LIMIT || self.deadly_letters().await == before {
-            if self.consuming.is_holding() {
-                kills += 1;
-                self.kill_worker(0);
-                self.consuming.cut(Cut::Reset);
-                self.consuming.set(Weather::HoldAnswer(DEADLY));
-                self.start_worker(0);
-                self.ready().await;
+        loop {
+            // Looking is slow where many dead letters lie, so not before there can be one.
+            wait_until("a worker has it, or it is a dead letter", RECOVERY, async || {
+                self.consuming.is_holding() || kills >= topology::DELIVERY_LIMIT && self.deadly_letters().await > before
+            })
+            .await;
+            if !self.consuming.is_holding() {
+                break;
             }
-            sleep(LOOK_AGAIN).await;
+            kills += 1;
+            self.kill_worker(0);
+            self.consuming.cut(Cut::Reset);
+            self.consuming.set(Weather::HoldAnswer(DEADLY));
+            self.start_worker(0);
+            self.ready().await;
         }
         self.consuming.set(Weather::Fair);
     }
