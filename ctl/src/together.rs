@@ -58,9 +58,9 @@ impl Together {
         let merchants = Arc::new(LiveMerchants::new(Merchants::open(config)?));
         let token = config.admin_token()?;
         let tls = Tls::open(config)?.map(|tls| Arc::new(LiveTls::new(tls)));
-        let ingress = bind("ingress.listen", config.ingress.listen).await?;
-        let ops = bind("ingress.ops_listen", config.ingress.ops_listen).await?;
-        let admin = bind("worker.admin_listen", config.worker.admin_listen).await?;
+        let ingress = bind("ingress.listen", config.ingress.listen)?;
+        let ops = bind("ingress.ops_listen", config.ingress.ops_listen)?;
+        let admin = bind("worker.admin_listen", config.worker.admin_listen)?;
 
         dev_merchant::private_dir(data_dir)?;
         let seal = Arc::new(seal_keys(config, data_dir)?);
@@ -131,14 +131,13 @@ fn embedded(setting: &str, url: &str) -> Result<(), ConfigError> {
     Err(ConfigError::new(setting, problem))
 }
 
-async fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener> {
+fn bind(setting: &str, address: SocketAddr) -> Result<TcpListener> {
     let flag = match setting {
         "ingress.listen" => "--listen",
         "ingress.ops_listen" => "--ops-listen",
         _ => "--admin-listen",
     };
-    TcpListener::bind(address)
-        .await
+    http::listen(address)
         .with_context(|| format!("{setting}: cannot listen at {address}; choose another address there or with {flag}"))
 }
 

@@ -39,8 +39,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let merchants = Merchants::open(&config)?;
     let tls = Tls::open(&config)?;
     trace::start(&config, "wxpay-ingress")?;
-    let listener = http::bind("ingress.listen", config.ingress.listen).await?;
-    let ops_listener = http::bind("ingress.ops_listen", config.ingress.ops_listen).await?;
+    let listener = http::bind("ingress.listen", config.ingress.listen)?;
+    let ops_listener = http::bind("ingress.ops_listen", config.ingress.ops_listen)?;
     tracing::info!(listen = %listener.local_addr()?, ops_listen = %ops_listener.local_addr()?, "wxpay-ingress starts");
 
     let publisher = Arc::new(RabbitPublisher::start(url, config.queue_settings()));

@@ -21,7 +21,7 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
     time::timeout,
 };
@@ -36,6 +36,9 @@ pub const HEADER_BUDGET: Duration = Duration::from_secs(10);
 pub const REPLY_BUDGET: Duration = Duration::from_secs(10);
 /// Connections at a time; more wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 10_000;
+/// Connections that the kernel holds until they are taken (the system's `net.core.somaxconn` may be less). One too many
+/// is told nothing and tries again after a second, a fifth of WeChat's limit; the standard library's 128 are soon full.
+const BACKLOG: u32 = 4_096;
 /// Pause after a failed `accept` (out of file descriptors, say), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -47,8 +50,20 @@ pub struct Peer(pub SocketAddr);
 ///
 /// # Errors
 /// Where the address cannot be had; names the setting.
-pub async fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("{setting}: cannot listen at {address}"))
+pub fn bind(setting: &str, address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen(address).with_context(|| format!("{setting}: cannot listen at {address}"))
+}
+
+/// A listener whose queue takes a burst of connections.
+///
+/// # Errors
+/// Where the address cannot be had.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A program that starts again takes its port from the connections that its predecessor left in TIME_WAIT.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Serves plain HTTP until the token fires, then lets requests in progress finish for `grace`.
@@ -127,5 +142,27 @@ async fn speak(
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_of_connections_is_held_until_they_are_taken() {
+        const BURST: usize = 500;
+        let listener = bind("ingress.listen", ([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let burst = async {
+            let mut held = Vec::with_capacity(BURST);
+            for _ in 0..BURST {
+                held.push(TcpStream::connect(address).await.unwrap());
+            }
+            held
+        };
+        // Nothing accepts: only the kernel's queue can hold them.
+        let held = timeout(Duration::from_secs(30), burst).await.expect("the queue is too short");
+        assert_eq!(held.len(), BURST);
     }
 }

@@ -172,7 +172,7 @@ async fn a_connection_that_says_nothing_is_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_that_nobody_reads_is_given_up() {
     const LENGTH: usize = 64 << 20;
-    let listener = http::bind("listen", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let listener = http::bind("listen", "127.0.0.1:0".parse().unwrap()).unwrap();
     let address = listener.local_addr().unwrap();
     let router = axum::Router::new().fallback(async || vec![b'x'; LENGTH]);
     let stop = CancellationToken::new();

@@ -50,7 +50,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     trace::start(&config, "wxpay-worker")?;
     let merchants = Merchants::open(&config)?;
     let token = config.admin_token()?;
-    let listener = http::bind("worker.admin_listen", config.worker.admin_listen).await?;
+    let listener = http::bind("worker.admin_listen", config.worker.admin_listen)?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let disk = Disk::open(&config.data_dir(), home.disk_holds()).await?.with_reserve(config.disk_reserve());
