@@ -32,7 +32,7 @@ mod read_only;
 mod silence;
 
 use read_only::a_server_that_takes_no_writes_is_away;
-use silence::a_call_over_a_silent_line_gives_its_connection_up;
+use silence::{a_call_over_a_silent_line_gives_its_connection_up, a_line_that_falls_silent_after_a_call_is_given_up};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const ORDERS: u64 = 200;
@@ -58,6 +58,7 @@ on_each_server!(
     a_server_that_comes_late_is_looked_at,
     a_server_that_takes_no_writes_is_away,
     a_call_over_a_silent_line_gives_its_connection_up,
+    a_line_that_falls_silent_after_a_call_is_given_up,
     a_deadlock_is_tried_again
 );
 

@@ -22,6 +22,7 @@ pub(super) use self::dialect::Dialect;
 use self::{
     audit::{AuditFilter, AuditRow},
     batch::Batch,
+    lease::Lease,
     migrate::{SchemaError, Step},
     rows::{AccountRow, OrderRow, Writes},
 };
@@ -42,6 +43,7 @@ mod audit;
 mod batch;
 mod dialect;
 mod fault;
+mod lease;
 pub mod migrate;
 mod mysql;
 mod postgres;
@@ -56,8 +58,6 @@ pub type MysqlStore = SqlStore<MySql>;
 const CALL_LIMIT: Duration = Duration::from_secs(10);
 /// The time to get a connection.
 const ACQUIRE_LIMIT: Duration = Duration::from_secs(5);
-/// The time for a connection that was given back to show that it lives.
-const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 /// Idle connections are closed before the server closes them.
 const IDLE_LIMIT: Duration = Duration::from_secs(45);
 /// Events that are read and written at once, at most: MySQL takes 65,535 values a statement.
@@ -88,7 +88,6 @@ impl<D: Dialect> SqlStore<D> {
             .acquire_timeout(ACQUIRE_LIMIT)
             .idle_timeout(IDLE_LIMIT)
             .after_connect(|connection, _| Box::pin(D::prepare(connection)))
-            .after_release(|connection, _| Box::pin(lives(connection)))
             .connect_lazy_with(options);
         Self { pool, clock, checked: Arc::default(), mismatch: watch::Sender::new(None) }
     }
@@ -99,20 +98,16 @@ impl<D: Dialect> SqlStore<D> {
     /// [`StoreError::Unavailable`].
     pub async fn check_schema(&self) -> Result<Result<(), SchemaError>, StoreError> {
         bounded(async {
-            let mut connection = self.pool.acquire().await?;
-            Ok(migrate::status(&mut *connection, D::SCRIPTS).await?.1)
+            let mut lease = Lease::of(self.pool.acquire().await?);
+            Ok(migrate::status(lease.connection(), D::SCRIPTS).await?.1)
         })
         .await
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, D>, StoreError> {
+    /// A connection for one call.
+    async fn lease(&self) -> Result<Lease<D>, StoreError> {
         self.usable().await?;
-        Ok(self.pool.begin().await?)
-    }
-
-    async fn begin_snapshot(&self) -> Result<Transaction<'static, D>, StoreError> {
-        self.usable().await?;
-        Ok(self.pool.begin_with(D::BEGIN_SNAPSHOT).await?)
+        Ok(Lease::of(self.pool.acquire().await?))
     }
 
     /// Asks for the schema until it was right once: the server may have been away when the program started.
@@ -141,7 +136,8 @@ impl<D: Dialect> Store for SqlStore<D> {
         }
         let now = self.now();
         bounded(async {
-            let mut transaction = self.begin().await?;
+            let mut lease = self.lease().await?;
+            let mut transaction = lease.begin().await?;
             let mut applied = Vec::with_capacity(events.len());
             for part in events.chunks(PART_MAX) {
                 applied.extend(apply_part::<D>(&mut transaction, part, now).await?);
@@ -155,7 +151,8 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn look(&self, events: &[Event]) -> Result<Seen, StoreError> {
         let mut seen = Seen::default();
         bounded(async {
-            let mut snapshot = self.begin_snapshot().await?;
+            let mut lease = self.lease().await?;
+            let mut snapshot = lease.begin_snapshot().await?;
             for part in events.chunks(PART_MAX) {
                 let (ids, keys) = names(part);
                 let mut orders = Vec::with_capacity(ids.len());
@@ -172,7 +169,8 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     async fn write_audit(&self, lines: &[AuditLine]) -> Result<(), StoreError> {
         bounded(async {
-            let mut transaction = self.begin().await?;
+            let mut lease = self.lease().await?;
+            let mut transaction = lease.begin().await?;
             for part in lines.chunks(PART_MAX) {
                 let rows: Vec<_> = part.iter().map(AuditRow::of).collect();
                 D::insert_audit(&mut transaction, &rows).await?;
@@ -184,7 +182,8 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     async fn audit(&self, query: &AuditQuery) -> Result<Vec<AuditLine>, StoreError> {
         bounded(async {
-            let mut snapshot = self.begin_snapshot().await?;
+            let mut lease = self.lease().await?;
+            let mut snapshot = lease.begin_snapshot().await?;
             let rows = D::audit(&mut snapshot, &AuditFilter::of(query)).await?;
             snapshot.commit().await?;
             rows.into_iter().rev().map(AuditRow::read).collect()
@@ -195,7 +194,8 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn register(&self, registration: &Registration) -> Result<Registered, StoreError> {
         let order = Order::new(registration.clone(), self.now());
         bounded(async {
-            let mut transaction = self.begin().await?;
+            let mut lease = self.lease().await?;
+            let mut transaction = lease.begin().await?;
             let fresh = D::insert_order(&mut transaction, &OrderRow::of(&order)).await?;
             // Committed before the other order is read: on MySQL whoever lost the race holds a lock that many may share.
             transaction.commit().await?;
@@ -213,7 +213,8 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     async fn close(&self, id: &OrderId) -> Result<Closed, StoreError> {
         bounded(async {
-            let mut transaction = self.begin().await?;
+            let mut lease = self.lease().await?;
+            let mut transaction = lease.begin().await?;
             let Some(order) = lock::<D>(&mut transaction, id).await? else { return Ok(Closed::Unknown) };
             let Some(closed) = order.close(self.now()) else { return Ok(Closed::Paid(order)) };
             write_order::<D>(transaction, &closed).await?;
@@ -229,7 +230,8 @@ impl<D: Dialect> Store for SqlStore<D> {
         amount: Fen,
     ) -> Result<Announced, StoreError> {
         bounded(async {
-            let mut transaction = self.begin().await?;
+            let mut lease = self.lease().await?;
+            let mut transaction = lease.begin().await?;
             let Some(order) = lock::<D>(&mut transaction, id).await? else { return Ok(Announced::Unknown) };
             match order.announce_refund(out_refund_no, amount) {
                 Err(known) => Ok(Announced::Conflict(known)),
@@ -244,7 +246,8 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     async fn order(&self, id: &OrderId) -> Result<Option<(Order, Vec<LedgerEntry>)>, StoreError> {
         bounded(async {
-            let mut snapshot = self.begin_snapshot().await?;
+            let mut lease = self.lease().await?;
+            let mut snapshot = lease.begin_snapshot().await?;
             let Some(row) = D::order(&mut snapshot, id).await? else { return Ok(None) };
             let events = D::events(&mut snapshot, &[id], &[]).await?;
             let ledger = D::ledger_of_order(&mut snapshot, id).await?;
@@ -258,7 +261,8 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn account(&self, id: &AccountId, limit: usize) -> Result<Option<Account>, StoreError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         bounded(async {
-            let mut snapshot = self.begin_snapshot().await?;
+            let mut lease = self.lease().await?;
+            let mut snapshot = lease.begin_snapshot().await?;
             let Some(account) = D::account(&mut snapshot, id).await? else { return Ok(None) };
             let entries = D::ledger_of_account(&mut snapshot, id, limit).await?;
             snapshot.commit().await?;
@@ -270,7 +274,8 @@ impl<D: Dialect> Store for SqlStore<D> {
 
     async fn ping(&self) -> Result<(), StoreError> {
         bounded(async {
-            let mut transaction = self.begin().await?;
+            let mut lease = self.lease().await?;
+            let mut transaction = lease.begin().await?;
             // No account of anybody's has these names.
             let nobody = AccountRow { merchant: String::new(), user_id: String::new(), balance: 0, entries: 0 };
             D::move_points(&mut transaction, &[nobody]).await?;
@@ -322,16 +327,10 @@ async fn lock<D: Dialect>(connection: &mut D::Connection, id: &OrderId) -> Resul
     Ok(Batch::read(orders, events)?.into_order())
 }
 
-async fn write_order<D: Dialect>(mut transaction: Transaction<'static, D>, order: &Order) -> Result<(), StoreError> {
+async fn write_order<D: Dialect>(mut transaction: Transaction<'_, D>, order: &Order) -> Result<(), StoreError> {
     let writes = Writes { orders: vec![OrderRow::of(order)], ..Writes::default() };
     D::write(&mut transaction, &writes).await?;
     Ok(transaction.commit().await?)
-}
-
-/// The driver asks the same afterwards and waits without a limit: over a line that fell silent, each call that was given up
-/// would keep its connection until TCP gives up, a quarter of an hour later, and the pool would have none left.
-async fn lives(connection: &mut impl sqlx::Connection) -> sqlx::Result<bool> {
-    timeout(RELEASE_LIMIT, connection.ping()).await.map_err(|_| sqlx::Error::PoolTimedOut)?.map(|()| true)
 }
 
 async fn bounded<T>(call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
