@@ -25,6 +25,10 @@ use wxpay_shared::{
     },
 };
 
+// As in the programs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const KEY: &str = "192006250b4c09247ec02edce69f6a2d";
 const SERIAL: &str = "PUB_KEY_ID_0119000000010000000000000000000001";
 
