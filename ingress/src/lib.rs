@@ -86,7 +86,7 @@ impl Ingress {
 
         let id = NotificationId::new(received_at);
         let merchant = notification.merchant.name.clone();
-        let envelope = Envelope { id: id.clone(), merchant, api, received_at, body: notification.body };
+        let envelope = Envelope { id: id.clone(), merchant, api, received_at, body: notification.into_body() };
         let mut message = envelope.seal(&self.seal);
         let publishing = span.publish();
         publishing.carry(&mut message);

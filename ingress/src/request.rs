@@ -33,6 +33,15 @@ pub struct Notification<'m> {
     pub body: Bytes,
 }
 
+impl Notification<'_> {
+    /// Its bytes alone, in memory of their own. What was received lies in a larger buffer of the connection, headers and
+    /// all; that one is free again from here on, while the broker is asked.
+    #[must_use]
+    pub fn into_body(self) -> Bytes {
+        Bytes::copy_from_slice(&self.body)
+    }
+}
+
 /// Reads a request on `/v2/{merchant}` or `/v3/{merchant}`.
 ///
 /// # Errors

@@ -115,7 +115,14 @@ async fn converse(stream: TcpStream, peer: Peer, tls: Option<Arc<LiveTls>>, rout
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
-    let Some(tls) = tls else { return speak(stream, peer, router, watcher).await };
+    match tls {
+        None => speak(stream, peer, router, watcher).await,
+        // Boxed: its state is several times as large, and each plain connection would have room for it.
+        Some(tls) => Box::pin(shake_hands(stream, peer, &tls, router, watcher)).await,
+    }
+}
+
+async fn shake_hands(stream: TcpStream, peer: Peer, tls: &LiveTls, router: Router, watcher: Watcher) {
     match timeout(HEADER_BUDGET, tls.now().accept(stream)).await {
         Ok(Ok(stream)) => speak(stream, peer, router, watcher).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),

@@ -21,8 +21,10 @@ use std::{future::Future, time::Duration};
 use backoff::{ExponentialBackoff, backoff::Backoff};
 use futures_util::stream::{BoxStream, StreamExt};
 use lapin::{
-    Channel, Connection, ConnectionProperties, ErrorKind, Event, Queue, options::QueueDeclareOptions,
-    types::FieldTable, uri::AMQPUri,
+    Channel, Connection, ConnectionProperties, ErrorKind, Event, Queue,
+    options::QueueDeclareOptions,
+    types::{FieldTable, FrameSize},
+    uri::AMQPUri,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
@@ -45,6 +47,8 @@ struct Broker {
     url: SecretString,
     settings: QueueSettings,
     role: &'static str,
+    /// The largest frame, in bytes; as the broker says where `None`.
+    frame_max: Option<FrameSize>,
 }
 
 impl Broker {
@@ -54,6 +58,7 @@ impl Broker {
         let mut uri: AMQPUri = self.url.expose_secret().parse().map_err(|_| QueueError::BadUrl)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_SECONDS);
         uri.query.connection_timeout.get_or_insert(u64::try_from(HANDSHAKE.as_millis()).unwrap_or(u64::MAX));
+        uri.query.frame_max = uri.query.frame_max.or(self.frame_max);
         let properties =
             ConnectionProperties::default().with_connection_name(format!("wxpay {}", self.role).as_str().into());
         let connecting = timeout(HANDSHAKE, Connection::connect_uri(uri, properties)).await;

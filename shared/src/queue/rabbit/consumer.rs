@@ -51,7 +51,7 @@ impl RabbitConsumer {
     }
 
     fn start_with(url: SecretString, settings: QueueSettings, alone: Option<Alone>) -> Self {
-        let parking = RabbitPublisher::start_as(url.clone(), settings.clone(), "parking");
+        let parking = RabbitPublisher::start_as(url.clone(), settings.clone(), "parking", None);
         let parking = Arc::new(parking);
         let hands = Hands::new(Arc::clone(&parking), settings.clone());
         let inbox = Arc::new(Inbox::default());
@@ -65,7 +65,7 @@ impl RabbitConsumer {
             stop: stop.clone(),
         };
         let tiers = settings.retry_delays.iter().copied().map(topology::retry).collect();
-        let broker = Broker { url, settings, role: "consumer" };
+        let broker = Broker { url, settings, role: "consumer", frame_max: None };
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let end = supervise(&broker, &stopped, &mut consuming).await;

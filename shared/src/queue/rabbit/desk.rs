@@ -52,9 +52,9 @@ impl RabbitDeadLetters {
     /// Nothing is read yet. Its publisher starts connecting in the runtime of the caller.
     #[must_use]
     pub fn new(url: SecretString, settings: QueueSettings) -> Self {
-        let parking = RabbitPublisher::start_as(url.clone(), settings.clone(), "desk parking");
+        let parking = RabbitPublisher::start_as(url.clone(), settings.clone(), "desk parking", None);
         let shards = Mutex::new(Shards::all(settings.shards));
-        let broker = Broker { url, settings, role: "desk" };
+        let broker = Broker { url, settings, role: "desk", frame_max: None };
         Self { broker, parking: Arc::new(parking), connection: Mutex::default(), shards }
     }
 

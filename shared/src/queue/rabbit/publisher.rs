@@ -10,7 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use lapin::{Channel, Connection, ConnectionStatus, Event, options::ConfirmSelectOptions};
+use lapin::{Channel, Connection, ConnectionStatus, Event, options::ConfirmSelectOptions, types::FrameSize};
 use secrecy::SecretString;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -33,6 +33,9 @@ use crate::{
 const BATCH: usize = 64;
 /// What is ready waits so long at most for confirms of what is on its way: some may never come.
 const HOLD: Duration = Duration::from_millis(10);
+/// The largest frame of what ingress publishes. lapin keeps buffers for 32 frames each way, 8 MiB with the broker's own 128 KiB.
+/// A body may take several frames; the headers must fit into one, and only the worker's, with their history, are long.
+const FRAME_MAX: FrameSize = 32 * 1024;
 /// So long after an unroutable message the topology is declared again. Where a queue is deleted and is there again before the
 /// broker has cancelled its consumers, RabbitMQ 3.10 moves them to the new one without a word and delivers nothing to them.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
@@ -59,15 +62,20 @@ impl RabbitPublisher {
     /// Starts connecting in the background, in the runtime of the caller.
     #[must_use]
     pub fn start(url: SecretString, settings: QueueSettings) -> Self {
-        Self::start_as(url, settings, "publisher")
+        Self::start_as(url, settings, "publisher", Some(FRAME_MAX))
     }
 
-    pub(super) fn start_as(url: SecretString, settings: QueueSettings, role: &'static str) -> Self {
+    pub(super) fn start_as(
+        url: SecretString,
+        settings: QueueSettings,
+        role: &'static str,
+        frame_max: Option<FrameSize>,
+    ) -> Self {
         let (state, link) = watch::channel(Link::Down);
         let stop = CancellationToken::new();
         let in_flight = settings.in_flight.clamp(1, Semaphore::MAX_PERMITS);
         let shards = topology::notify(settings.shards);
-        let broker = Broker { url, settings, role };
+        let broker = Broker { url, settings, role, frame_max };
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
             let mut publishing = Publishing {
