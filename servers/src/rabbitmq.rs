@@ -32,7 +32,7 @@ const ADVANCED: &str =
     "[{rabbit, [{dead_letter_worker_publisher_confirm_timeout, 3000}, {quorum_tick_interval, 500}]}].";
 /// Now and then a queue has no leader after a restart of its only node, and never elects one by itself
 /// (rabbitmq-server's issue 10070). This is what its maintainers have an operator do; a queue with a leader does not care.
-const ELECT: &str = "[ra:trigger_election(amqqueue:get_pid(Q)) \
+const ELECT: &str = "[ra:trigger_election(amqqueue:get_pid(Q), 60000) \
     || Q <- rabbit_amqqueue:list(), amqqueue:get_type(Q) =:= rabbit_quorum_queue].";
 /// The list of quorum queues is not safe on disk at once: RabbitMQ 3.10 that is killed some seconds after a queue was
 /// declared for the first time may start it anew, empty and without its TTL.

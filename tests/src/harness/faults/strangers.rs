@@ -1,8 +1,9 @@
 //! Messages that ingress did not make: garbage, nothing, another seal, a later version.
 
+use futures_util::StreamExt as _;
 use lapin::{
-    BasicProperties,
-    options::BasicPublishOptions,
+    BasicProperties, Consumer,
+    options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
 use wxpay_shared::{
@@ -28,17 +29,16 @@ impl Rig {
     pub(super) async fn message_that_kills(&mut self) {
         let deadly = Notice::new("DEADLY", 100).xml("deadly");
         self.strangers += 1;
-        let before = self.deadly_letters().await;
+        let dead = tokio::spawn(until_deadly(self.copies_of_dead_letters().await));
         self.consuming.set(Weather::HoldAnswer(DEADLY));
         self.pair.post("shop", deadly).await;
         let mut kills = 0;
         loop {
-            // Looking is slow where many dead letters lie, so not before there can be one.
             wait_until("a worker has it, or it is a dead letter", RECOVERY, async || {
-                self.consuming.is_holding() || kills >= topology::DELIVERY_LIMIT && self.deadly_letters().await > before
+                dead.is_finished() || self.consuming.is_holding()
             })
             .await;
-            if !self.consuming.is_holding() {
+            if dead.is_finished() {
                 break;
             }
             kills += 1;
@@ -48,12 +48,22 @@ impl Rig {
             self.start_worker(0);
             self.ready().await;
         }
+        dead.await.expect("copies of dead letters come until then");
+        assert!(kills >= topology::DELIVERY_LIMIT, "dead after {kills} deliveries");
         self.consuming.set(Weather::Fair);
     }
 
-    async fn deadly_letters(&self) -> usize {
-        let letters = self.node().dead_letters(self.virtual_host_url()).await;
-        letters.iter().filter(|letter| letter.data.windows(DEADLY.len()).any(|part| part == DEADLY)).count()
+    /// A copy of each dead letter from now on. To look through those that there are takes minutes where they are many.
+    async fn copies_of_dead_letters(&self) -> Consumer {
+        let channel = self.node().stranger(self.virtual_host_url()).await;
+        let exclusive = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.expect("a queue");
+        let (exchange, key, bind) = (topology::EXCHANGE, topology::DEAD, QueueBindOptions::default());
+        let bound = channel.queue_bind(queue.name().clone(), exchange.into(), key.into(), bind, FieldTable::default());
+        bound.await.expect("the queue can be bound");
+        let unanswered = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let consumer = channel.basic_consume(queue.name().clone(), "".into(), unanswered, FieldTable::default());
+        consumer.await.expect("the queue can be read")
     }
 
     /// Each must become a dead letter at once, and its neighbours must not suffer.
@@ -91,4 +101,15 @@ impl Rig {
             published.expect("the broker takes what anyone publishes");
         }
     }
+}
+
+/// Returns when the deadly notification is among these dead letters.
+async fn until_deadly(mut letters: Consumer) {
+    while let Some(letter) = letters.next().await {
+        let letter = letter.expect("the broker goes on sending");
+        if letter.data.windows(DEADLY.len()).any(|part| part == DEADLY) {
+            return;
+        }
+    }
+    panic!("the broker sends no more");
 }
