@@ -46,8 +46,7 @@ impl Worker {
     ) -> Result<Vec<Result<Applied, Rejection>>, StoreError> {
         let settled = &self.parts.settled;
         // The same key with other money in it is a conflict, and that is for the store to say.
-        let known =
-            |event: &Event| settled.get(&event.fact.key()).is_some_and(|known| known == event.fact.fingerprint());
+        let known = |event: &Event| settled.knows(&event.fact.key(), &event.fact.fingerprint());
         let repeats: Vec<bool> = events.iter().map(known).collect();
         let fresh: Vec<Event> =
             events.into_iter().zip(&repeats).filter(|(_, repeat)| !**repeat).map(|(event, _)| event).collect();

@@ -4,7 +4,10 @@
 //! fast as it can; with the limit of one consumer the reading would end at it, since what was read stays unanswered. So a
 //! consumer whose window is full is cancelled, which leaves its letters in the reader's hands, and another one goes on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures_util::{future::FutureExt, stream::StreamExt};
@@ -40,22 +43,22 @@ const CLOSING: Duration = Duration::from_secs(30);
 /// Letters that are on their way or unanswered at one consumer, at most: some megabytes.
 const WINDOW: u16 = 1_000;
 
-/// The dead letters on RabbitMQ. Connects when it is asked for something, and keeps the connection.
+/// The dead letters on RabbitMQ. Connects when it is asked for something, and keeps its connections: one to look, and from the
+/// first desk on one to publish.
 pub struct RabbitDeadLetters {
     broker: Broker,
-    parking: Arc<RabbitPublisher>,
+    parking: OnceLock<Arc<RabbitPublisher>>,
     connection: Mutex<Option<Arc<Connection>>>,
     shards: Mutex<Shards>,
 }
 
 impl RabbitDeadLetters {
-    /// Nothing is read yet. Its publisher starts connecting in the runtime of the caller.
+    /// Nothing is connected or read yet.
     #[must_use]
     pub fn new(url: SecretString, settings: QueueSettings) -> Self {
-        let parking = RabbitPublisher::start_as(url.clone(), settings.clone(), "desk parking", None);
         let shards = Mutex::new(Shards::all(settings.shards));
         let broker = Broker { url, settings, role: "desk", frame_max: None };
-        Self { broker, parking: Arc::new(parking), connection: Mutex::default(), shards }
+        Self { broker, parking: OnceLock::new(), connection: Mutex::default(), shards }
     }
 
     /// Closes the connections; a few seconds at most. A desk that is still open gives everything back.
@@ -63,7 +66,16 @@ impl RabbitDeadLetters {
         if let Some(connection) = self.connection.lock().await.take() {
             part(&connection).await;
         }
-        self.parking.close().await;
+        if let Some(parking) = self.parking.get() {
+            parking.close().await;
+        }
+    }
+
+    /// What replays are published with.
+    fn parking(&self) -> &Arc<RabbitPublisher> {
+        let Broker { url, settings, .. } = &self.broker;
+        let start = || RabbitPublisher::start_as(url.clone(), settings.clone(), "desk parking", None);
+        self.parking.get_or_init(|| Arc::new(start()))
     }
 
     /// A connection that lives, with the topology on it.
@@ -114,10 +126,10 @@ impl RabbitDeadLetters {
 #[async_trait]
 impl DeadLetters for RabbitDeadLetters {
     async fn open(&self) -> Result<Box<dyn Desk>, QueueError> {
-        self.parking.connected_within(PATIENCE).await?;
+        self.parking().connected_within(PATIENCE).await?;
         // A connection for each reader, because the lock belongs to a connection.
         let connection = self.broker.connect().await?;
-        let hands = Hands::new(Arc::clone(&self.parking), self.broker.settings.clone());
+        let hands = Hands::new(Arc::clone(self.parking()), self.broker.settings.clone());
         let opening = RabbitDesk::open(connection, hands);
         match timeout(PATIENCE, opening).await.map_err(unavailable)? {
             Ok(desk) => Ok(Box::new(desk)),
