@@ -5,7 +5,7 @@
 //!
 //! The traps: `flush_async` hangs under concurrent callers, so only the thread flushes. `flush` alone survives a kill but
 //! not a power cut, so the thread follows it with `fdatasync` of `<dir>/db`, which holds everything as long as no leaf of
-//! a tree outgrows a segment. After a failed flush or sync nobody can tell what is on disk: sled refuses from
+//! a tree outgrows `SEGMENT_BYTES`. After a failed flush or sync nobody can tell what is on disk: sled refuses from
 //! then on, Linux forgets the error, so [`Disk`] refuses too until the program opens it again. A kill during the writing
 //! of a snapshot leaves a file that sled takes for a damaged database. The lock outlives the last handle by a moment.
 
@@ -40,6 +40,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const COMMIT_LIMIT: Duration = Duration::from_secs(30);
 /// Jobs that one flush may cover, so that the first of them does not wait for ever.
 const GROUP_MAX: usize = 4096;
+/// sled writes what is larger than a quarter of a segment to a file of its own, which it never syncs. A leaf has up to 17
+/// records and is written as one, so this keeps records of up to 120 KiB in the log.
+const SEGMENT_BYTES: usize = 8 << 20;
+
 /// What a database is for: what to do when it is damaged depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
@@ -55,16 +59,6 @@ impl Holds {
         match self {
             Self::Records => 128 << 20,
             Self::Shortcut => 8 << 20,
-        }
-    }
-
-    /// sled writes what is larger than a quarter of a segment to a file of its own, which it never syncs. A leaf has up to
-    /// 17 records and is written as one, so for records of up to 120 KiB to stay in the log it takes 8 MiB. sled keeps
-    /// several segments in memory, so what is short and can be had again has sled's default.
-    const fn segment_bytes(self) -> usize {
-        match self {
-            Self::Records => 8 << 20,
-            Self::Shortcut => 512 << 10,
         }
     }
 
@@ -296,7 +290,7 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
     }
     remove_unfinished_snapshots(path).map_err(io_error)?;
     let length = tally::log_length(path).map_err(io_error)?;
-    let config = sled::Config::new().path(path).segment_size(holds.segment_bytes()).cache_capacity(holds.cache_bytes());
+    let config = sled::Config::new().path(path).segment_size(SEGMENT_BYTES).cache_capacity(holds.cache_bytes());
     // sled panics over some kinds of damage.
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let db = config.open()?;
