@@ -15,6 +15,7 @@ use std::{
         LazyLock,
         atomic::{AtomicU16, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 /// Server and watchdog each lead a group of their own, so an interrupt from the keyboard reaches neither, and the
@@ -96,7 +97,43 @@ impl Server {
         self.group
     }
 
-    /// Sends a signal to the server and all its children: `STOP` makes it fall silent, `CONT` wakes it.
+    /// Makes the server and all its children fall silent. A busy machine may let their threads run on for a while, so this
+    /// returns when each stands still.
+    ///
+    /// # Panics
+    /// Where it has ended, or some thread has not stopped after ten seconds.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.stands_still() {
+            assert!(Instant::now() < deadline, "process group {} does not stop", self.group);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Wakes what [`Server::freeze`] has stopped.
+    ///
+    /// # Panics
+    /// Where it has ended.
+    pub fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn stands_still(&self) -> bool {
+        let group = self.group.to_string();
+        // What ends between two looks has no state; neither has what is none of our processes.
+        let fields = |path: &Path| -> Vec<String> {
+            let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+            stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+        };
+        let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries(Path::new("/proc"))
+            .filter(|process| fields(process).get(2) == Some(&group))
+            .flat_map(|process| entries(&process.join("task")).collect::<Vec<_>>())
+            .all(|thread| fields(&thread).first().is_none_or(|state| matches!(state.as_str(), "T" | "Z" | "X")))
+    }
+
+    /// Sends a signal to the server and all its children.
     ///
     /// # Panics
     /// Where it has ended.

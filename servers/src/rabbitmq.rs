@@ -166,9 +166,14 @@ impl Node {
         self.server.as_ref().expect("it runs").pid()
     }
 
-    /// Sends a signal to the broker's processes.
-    pub fn signal(&self, name: &str) {
-        self.server.as_ref().expect("it runs").signal(name);
+    /// Makes the broker fall silent; its connections stay.
+    pub fn freeze(&self) {
+        self.server.as_ref().expect("it runs").freeze();
+    }
+
+    /// Wakes it again.
+    pub fn thaw(&self) {
+        self.server.as_ref().expect("it runs").thaw();
     }
 
     /// Runs `rabbitmqctl` on this node.

@@ -224,11 +224,11 @@ async fn ingress_says_why_it_is_not_ready() {
     node.ctl(&["set_vm_memory_high_watermark", "0.4"]);
     wait_until("it is ready again", DEADLINE, async || readyz().await.0 == 200).await;
 
-    node.signal("STOP");
+    node.freeze();
     let (_, reply) = pair.post("shop", Notice::new("RDY1", 1_000).xml("n")).await;
     assert!(reply.contains("no confirm within 3 s"), "{reply}");
     assert_eq!(readyz().await, not_ready("the queue's confirms are late"));
-    node.signal("CONT");
+    node.thaw();
     wait_until("a confirm is in time", DEADLINE, async || {
         pair.post("shop", Notice::new("RDY1", 1_000).xml("n")).await.1.contains("SUCCESS")
     })

@@ -158,10 +158,10 @@ async fn both_programs_end_in_time_while_the_broker_is_frozen() {
     // Without an order: it goes through the tiers, so the worker's parking has a connection of its own as well.
     assert!(post(&pair, "FROZEN").await);
     wait_until("it is parked", DEADLINE, async || pair.dead_letters().await.matching == 1).await;
-    node.signal("STOP");
+    node.freeze();
     let (mut worker, mut ingress) = (pair.take_worker(), pair.take_ingress());
     let took = tokio::join!(terminate(&mut worker), terminate(&mut ingress));
-    node.signal("CONT");
+    node.thaw();
     for took in [took.0, took.1] {
         assert!(took < Duration::from_secs(15), "{took:?}");
     }

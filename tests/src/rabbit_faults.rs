@@ -153,7 +153,7 @@ async fn a_silent_broker_costs_the_budget_and_then_nothing() {
     let url = node.url("%2f");
     let publisher = publisher(&url).await;
     let consumer = consumer(&url);
-    node.signal("STOP");
+    node.freeze();
     let started = Instant::now();
     let answers = join_all((0..settings().in_flight).map(|number| publisher.publish(message(number)))).await;
     assert!(answers.iter().all(|answer| *answer == Err(PublishError::Timeout)), "{answers:?}");
@@ -163,7 +163,7 @@ async fn a_silent_broker_costs_the_budget_and_then_nothing() {
     assert_eq!(publisher.ready(), Err(PublishError::Busy));
     assert_eq!(publisher.publish(message(100)).await, Err(PublishError::Busy));
     assert!(started.elapsed() < AT_ONCE);
-    node.signal("CONT");
+    node.thaw();
     ready(&publisher).await;
     publisher.publish(message(101)).await.unwrap();
     ack(&consumer, &take(&consumer, 1).await).await;
