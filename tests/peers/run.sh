@@ -20,7 +20,8 @@ database=""
 started=()
 finish() {
     stop_handlers
-    [ -z "$database" ] || { kill -INT "$database" && wait "$database"; } 2>/dev/null || true
+    # Not its parent, runuser, which lets it go on.
+    [ -z "$database" ] || { kill -INT "$(head -n 1 "$work/pg/data/postmaster.pid")" && wait "$database"; } 2>/dev/null || true
     rm -rf "$work"
 }
 # Ends what was started, by its pid.
@@ -123,12 +124,10 @@ http {
     proxy_temp_path $work/nginx-proxy;
     uwsgi_temp_path $work/nginx-uwsgi;
     scgi_temp_path $work/nginx-scgi;
-    upstream php { server unix:$work/fpm.sock; keepalive 16; }
     server {
         listen 127.0.0.1:$PORT backlog=4096;
         location = /notify {
-            fastcgi_pass php;
-            fastcgi_keep_conn on;
+            fastcgi_pass unix:$work/fpm.sock;
             fastcgi_param SCRIPT_FILENAME $here/php/notify.php;
             fastcgi_param REQUEST_METHOD \$request_method;
             fastcgi_param CONTENT_TYPE \$content_type;
