@@ -48,10 +48,7 @@ pub(super) async fn bare_publisher(
     depth: usize,
     measured: Duration,
 ) -> Result<Bare> {
-    let connection = connect(&stage.broker()?.url).await?;
-    topology::declare(&connection, &stage.config.queue_settings()).await?;
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let (connection, channel) = confirming(stage).await?;
     let wire: Vec<_> = messages.iter().map(|message| (properties(message), &message.body)).collect();
     let mut publishes = wire.iter().cycle();
     let mut in_flight = FuturesUnordered::new();
@@ -82,9 +79,7 @@ pub(super) async fn bare_publisher(
 /// The time to the confirm when so many messages a second are published, whether earlier ones were confirmed or not; from
 /// the moment at which each was due.
 pub(super) async fn bare_open_loop(stage: &Stage, messages: &[Message], rate: u64) -> Result<Histogram<u64>> {
-    let connection = connect(&stage.broker()?.url).await?;
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let (connection, channel) = confirming(stage).await?;
     let wire: Vec<_> = messages.iter().map(|message| (properties(message), &message.body)).collect();
     let mut publishes = wire.iter().cycle();
     let mut in_flight = FuturesUnordered::new();
@@ -113,6 +108,15 @@ pub(super) async fn bare_open_loop(stage: &Stage, messages: &[Message], rate: u6
     }
     connection.close(200, "OK".into()).await?;
     Ok(latency)
+}
+
+/// A connection, on which the queue has been declared, and a channel with confirms.
+async fn confirming(stage: &Stage) -> Result<(Connection, Channel)> {
+    let connection = connect(&stage.broker()?.url).await?;
+    topology::declare(&connection, &stage.config.queue_settings()).await?;
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok((connection, channel))
 }
 
 async fn publish(channel: &Channel, properties: BasicProperties, body: &[u8]) -> Result<()> {
