@@ -3,7 +3,12 @@
 use std::{num::NonZero, process::ExitCode, time::Duration};
 
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use crate::{config::ConfigError, metric, trace, wechat::self_test};
 
@@ -21,20 +26,27 @@ pub const LOG_FILTER: &str = "WXPAY_LOG";
 pub const LOG_FORMAT: &str = "WXPAY_LOG_FORMAT";
 
 /// What libraries may log at most, whatever the filter says: below these levels they print messages with their bodies.
-const QUIET: [&str; 3] = ["lapin=error", "amq_protocol=error", "sled=warn"];
+/// Whether a channel was closed for a reason is ours to say: looking for queues that other programs made ends in such a close.
+const QUIET: [(&str, LevelFilter); 5] = [
+    ("lapin", LevelFilter::ERROR),
+    ("lapin::channel", LevelFilter::OFF),
+    ("lapin::channels", LevelFilter::ERROR),
+    ("amq_protocol", LevelFilter::ERROR),
+    ("sled", LevelFilter::WARN),
+];
 
 /// Starts logging to standard error.
 pub fn init_logging(default_filter: &str) {
     let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(default_filter));
-    let filter = QUIET.iter().fold(filter, |filter, directive| {
-        filter.add_directive(directive.parse().expect("the directives above are well-formed"))
-    });
+    // A filter of its own, since a directive more would switch on what "off" switched off.
+    let quiet = Targets::new().with_default(LevelFilter::TRACE).with_targets(QUIET);
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let subscriber = tracing_subscriber::registry().with(filter).with(quiet);
     if std::env::var(LOG_FORMAT).is_ok_and(|format| format == "json") {
-        subscriber.json().init();
+        subscriber.with(lines.json()).init();
     } else {
-        subscriber.init();
+        subscriber.with(lines).init();
     }
 }
 

@@ -136,6 +136,10 @@ async fn both_programs_end_in_time_under_load_and_lose_nothing() {
     for took in [terminate(&mut worker).await, terminate(&mut ingress).await] {
         assert!(took < Duration::from_secs(15), "{took:?}");
     }
+    for program in ["wxpay-ingress", "wxpay-worker"] {
+        let log = pair.log(program);
+        assert!(log.contains("shutting down") && !log.contains("ERROR"), "{program}: {log}");
+    }
     let unanswered = load.await.unwrap();
     pair.start_ingress();
     pair.start_worker();

@@ -154,7 +154,8 @@ fn news(connection: &Connection) -> BoxStream<'static, Event> {
     connection.events_listener().boxed()
 }
 
-/// Ends a connection, politely if the other side listens.
+/// Ends a connection, politely if the other side listens. Its channels must live until then: lapin logs an error where one
+/// of them has only begun to close.
 async fn part(connection: &Connection) {
     if connection.status().connected() && !connection.status().blocked() {
         // Whatever comes of it, the connection is dropped.

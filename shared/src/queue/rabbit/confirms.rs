@@ -57,8 +57,8 @@ pub(super) struct Confirms {
 pub(super) struct Wave {
     /// A message had no queue to go to.
     pub(super) unroutable: bool,
-    /// A confirm failed: the channel is gone.
-    pub(super) lost: bool,
+    /// A confirm failed, and why: the channel is gone.
+    pub(super) lost: Option<String>,
 }
 
 impl Confirms {
@@ -137,8 +137,12 @@ impl Confirms {
                     self.answer(number, Err(PublishError::Nacked));
                 }
                 // A channel without confirm mode would confirm nothing at all.
-                Ok(Confirmation::NotRequested) | Err(_) => {
-                    seen.lost = true;
+                Ok(Confirmation::NotRequested) => {
+                    seen.lost.get_or_insert_with(|| "no confirm mode".to_owned());
+                    self.answer(number, Err(PublishError::NotConnected));
+                }
+                Err(error) => {
+                    seen.lost.get_or_insert_with(|| error.to_string());
                     self.answer(number, Err(PublishError::NotConnected));
                 }
             }

@@ -52,11 +52,12 @@ impl Session for Consuming {
             part(&connection).await;
             return matches!(refused, QueueError::NotAlone).then_some(End::NotAlone);
         }
-        if let Ok(Ok(channel)) = timeout(HANDSHAKE, connection.create_channel()).await {
+        let opened = timeout(HANDSHAKE, connection.create_channel()).await;
+        if let Ok(Ok(channel)) = &opened {
             self.hands.open(channel.clone());
             self.shards.look_afresh();
             self.inbox.set(|phase| phase.connection.replace(Arc::clone(&connection)).is_none());
-            self.consume(&connection, &channel).await;
+            self.consume(&connection, channel).await;
             self.hands.close();
             self.inbox.clear();
             self.inbox.set(|phase| {
@@ -65,6 +66,7 @@ impl Session for Consuming {
             });
         }
         part(&connection).await;
+        drop(opened);
         None
     }
 }
@@ -109,8 +111,15 @@ impl Consuming {
             tokio::select! {
                 delivery = next(subscription.as_mut()) => match delivery {
                     Some(Ok(delivery)) => self.arrive(delivery),
-                    // Cancelled by the broker, or the channel is closed: a new session subscribes again.
-                    Some(Err(_)) | None => return,
+                    // A new session subscribes again.
+                    Some(Err(error)) => {
+                        tracing::warn!(cause = error.to_string(), "RabbitMQ closed the channel");
+                        return;
+                    }
+                    None => {
+                        tracing::warn!("RabbitMQ cancelled the subscription");
+                        return;
+                    }
                 },
                 changed = phase.changed() => if changed.is_err() { return },
                 _ = news.next() => {}

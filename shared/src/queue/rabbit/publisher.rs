@@ -187,15 +187,17 @@ struct Publishing {
 
 impl Session for Publishing {
     async fn run(&mut self, connection: Connection) -> Option<End> {
-        if let Ok(Ok(channel)) = timeout(HANDSHAKE, confirming(&connection)).await {
+        let opened = timeout(HANDSHAKE, confirming(&connection)).await;
+        if let Ok(Ok(channel)) = &opened {
             let (jobs, inbox) = mpsc::channel(self.in_flight);
             self.link.send_replace(Link::Up { jobs, status: connection.status().clone() });
             let mut confirms = Confirms::default();
-            self.publish(&connection, &channel, inbox, &mut confirms).await;
+            self.publish(&connection, channel, inbox, &mut confirms).await;
             // Whoever still waits gets the answer now: dropping a job's sender means not connected.
             self.link.send_replace(Link::Down);
         }
         part(&connection).await;
+        drop(opened);
         None
     }
 }
@@ -224,7 +226,8 @@ impl Publishing {
                     ready.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(BATCH));
                 }
                 wave = confirms.wave() => {
-                    if wave.lost {
+                    if let Some(cause) = wave.lost {
+                        tracing::warn!(role = self.role, cause, "RabbitMQ closed the channel");
                         return;
                     }
                     if wave.unroutable && repairs.is_empty() {
@@ -276,7 +279,7 @@ async fn finish(channel: &Channel, mut inbox: mpsc::Receiver<Job>, confirms: &mu
     while let Some(job) = inbox.recv().await {
         confirms.publish(channel, job);
     }
-    while !confirms.is_empty() && !confirms.wave().await.lost {}
+    while !confirms.is_empty() && confirms.wave().await.lost.is_none() {}
 }
 
 async fn confirming(connection: &Connection) -> lapin::Result<Channel> {
