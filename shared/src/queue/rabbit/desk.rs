@@ -17,7 +17,7 @@ use lapin::{
         BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicQosOptions, QueueDeclareOptions,
         QueueDeleteOptions,
     },
-    types::FieldTable,
+    types::{FieldTable, FrameSize},
 };
 use secrecy::SecretString;
 use tokio::{sync::Mutex, time::timeout};
@@ -42,11 +42,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CLOSING: Duration = Duration::from_secs(30);
 /// Letters that are on their way or unanswered at one consumer, at most: some megabytes.
 const WINDOW: u16 = 1_000;
+/// The largest frame where nothing but counts of messages come: lapin keeps buffers for 32 of them each way. It is the least that
+/// every RabbitMQ takes.
+const COUNTS_FRAME_MAX: FrameSize = 8 * 1024;
 
 /// The dead letters on RabbitMQ. Connects when it is asked for something, and keeps its connections: one to look, and from the
 /// first desk on one to publish.
 pub struct RabbitDeadLetters {
     broker: Broker,
+    counter: Broker,
     parking: OnceLock<Arc<RabbitPublisher>>,
     connection: Mutex<Option<Arc<Connection>>>,
     shards: Mutex<Shards>,
@@ -57,8 +61,10 @@ impl RabbitDeadLetters {
     #[must_use]
     pub fn new(url: SecretString, settings: QueueSettings) -> Self {
         let shards = Mutex::new(Shards::all(settings.shards));
+        let counter =
+            Broker { url: url.clone(), settings: settings.clone(), role: "depths", frame_max: Some(COUNTS_FRAME_MAX) };
         let broker = Broker { url, settings, role: "desk", frame_max: None };
-        Self { broker, parking: OnceLock::new(), connection: Mutex::default(), shards }
+        Self { broker, counter, parking: OnceLock::new(), connection: Mutex::default(), shards }
     }
 
     /// Closes the connections; a few seconds at most. A desk that is still open gives everything back.
@@ -84,7 +90,7 @@ impl RabbitDeadLetters {
         if let Some(connection) = kept.as_ref().filter(|connection| connection.status().connected()) {
             return Ok(Arc::clone(connection));
         }
-        let connection = Arc::new(self.broker.connect().await?);
+        let connection = Arc::new(self.counter.connect().await?);
         *kept = Some(Arc::clone(&connection));
         Ok(connection)
     }
