@@ -9,7 +9,8 @@ mod harness;
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    path::PathBuf,
+    fs::{create_dir_all, write},
+    path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -68,7 +69,8 @@ async fn main() -> ExitCode {
         None => soak(&arguments).await,
     };
     say(&format!("\n{table}"));
-    if let Err(error) = std::fs::write(&arguments.output, &table) {
+    let directory = arguments.output.parent().unwrap_or(Path::new(""));
+    if let Err(error) = create_dir_all(directory).and_then(|()| write(&arguments.output, &table)) {
         say(&format!("cannot write {}: {error}", arguments.output.display()));
         return ExitCode::FAILURE;
     }
