@@ -189,3 +189,26 @@ pub fn free_port() -> u16 {
     let mut ports = std::iter::repeat_with(take).take(PORTS.len());
     ports.find(free).expect("the loopback has free ports")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frozen_server_stands_still_and_another_does_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let server = Server::start(&Plan {
+            program: Path::new("sleep"),
+            arguments: &["60"],
+            environment: &[],
+            directory: directory.path(),
+            log: &directory.path().join("log"),
+            goodbye: "KILL",
+            after: "",
+        });
+        assert!(!server.stands_still());
+        server.freeze();
+        assert!(server.stands_still());
+        server.thaw();
+    }
+}
