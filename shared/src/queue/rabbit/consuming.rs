@@ -113,7 +113,7 @@ impl Consuming {
                     Some(Ok(delivery)) => self.arrive(delivery),
                     // A new session subscribes again.
                     Some(Err(error)) => {
-                        tracing::warn!(cause = error.to_string(), "RabbitMQ closed the channel");
+                        tracing::warn!(cause = error.to_string(), "the channel to RabbitMQ is lost");
                         return;
                     }
                     None => {

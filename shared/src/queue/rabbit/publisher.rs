@@ -227,7 +227,7 @@ impl Publishing {
                 }
                 wave = confirms.wave() => {
                     if let Some(cause) = wave.lost {
-                        tracing::warn!(role = self.role, cause, "RabbitMQ closed the channel");
+                        tracing::warn!(role = self.role, cause, "the channel to RabbitMQ is lost");
                         return;
                     }
                     if wave.unroutable && repairs.is_empty() {
