@@ -9,7 +9,7 @@ use std::{
     net::TcpListener,
     ops::Range,
     os::unix::process::CommandExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
         LazyLock,
@@ -19,12 +19,11 @@ use std::{
 };
 
 /// Server and watchdog each lead a group of their own, so an interrupt from the keyboard reaches neither, and the
-/// server's own children end with it.
+/// server's own children end with it. The pid is said by the server's side, so its group exists once it is known.
 const WATCHDOG: &str = r#"
 trap '' HUP INT TERM
-setsid "$@" </dev/null >"$WATCHDOG_LOG" 2>&1 &
+setsid sh -c 'echo $$; exec "$@" </dev/null >"$WATCHDOG_LOG" 2>&1' server "$@" &
 pid=$!
-echo $pid
 word=$(cat)
 (sleep 5; kill -KILL -$pid) >/dev/null 2>&1 &
 last=$!
@@ -105,7 +104,7 @@ impl Server {
     pub fn freeze(&self) {
         self.signal("STOP");
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !self.stands_still() {
+        while !stands_still(self.group) {
             assert!(Instant::now() < deadline, "process group {} does not stop", self.group);
             std::thread::yield_now();
         }
@@ -117,20 +116,6 @@ impl Server {
     /// Where it has ended.
     pub fn thaw(&self) {
         self.signal("CONT");
-    }
-
-    fn stands_still(&self) -> bool {
-        let group = self.group.to_string();
-        // What ends between two looks has no state; neither has what is none of our processes.
-        let fields = |path: &Path| -> Vec<String> {
-            let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
-            stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
-        };
-        let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
-        entries(Path::new("/proc"))
-            .filter(|process| fields(process).get(2) == Some(&group))
-            .flat_map(|process| entries(&process.join("task")).collect::<Vec<_>>())
-            .all(|thread| fields(&thread).first().is_none_or(|state| matches!(state.as_str(), "T" | "Z" | "X")))
     }
 
     /// Sends a signal to the server and all its children.
@@ -160,6 +145,24 @@ impl Drop for Server {
         }
         self.watchdog.wait().expect("the watchdog is our child");
     }
+}
+
+/// Whether each thread of the group has stopped. An empty group is one that has ended, and no server that stands still.
+fn stands_still(group: u32) -> bool {
+    let group = group.to_string();
+    // What ends between two looks has no state; neither has what is none of our processes.
+    let fields = |path: &Path| -> Vec<String> {
+        let stat = std::fs::read_to_string(path.join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+    };
+    let entries = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut threads = entries(Path::new("/proc"))
+        .filter(|process| fields(process).get(2) == Some(&group))
+        .flat_map(|process| entries(&process.join("task")).collect::<Vec<_>>())
+        .peekable();
+    let stopped =
+        |thread: PathBuf| fields(&thread).first().is_none_or(|state| matches!(state.as_str(), "T" | "Z" | "X"));
+    threads.peek().is_some() && threads.all(stopped)
 }
 
 /// Lets this process and its children open as many files as it may: by default it is a thousand or so.
@@ -206,9 +209,10 @@ mod tests {
             goodbye: "KILL",
             after: "",
         });
-        assert!(!server.stands_still());
+        assert!(!stands_still(server.pid()));
         server.freeze();
-        assert!(server.stands_still());
+        assert!(stands_still(server.pid()));
         server.thaw();
+        assert!(!stands_still(u32::MAX), "there is no such group");
     }
 }
