@@ -38,8 +38,7 @@ const QUIET: [(&str, LevelFilter); 5] = [
 /// Starts logging to standard error.
 pub fn init_logging(default_filter: &str) {
     let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(default_filter));
-    // A filter of its own, since a directive more would switch on what "off" switched off.
-    let quiet = Targets::new().with_default(LevelFilter::TRACE).with_targets(QUIET);
+    let quiet = quiet(&filter);
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let subscriber = tracing_subscriber::registry().with(filter).with(quiet);
@@ -48,6 +47,13 @@ pub fn init_logging(default_filter: &str) {
     } else {
         subscriber.with(lines).init();
     }
+}
+
+/// A filter of its own, since a directive more would switch on what "off" switched off. It asks for no more than the other
+/// lets through: else each `trace!` of a library, of which sled has many, would be made only to be thrown away.
+fn quiet(filter: &EnvFilter) -> Targets {
+    let most = filter.max_level_hint().unwrap_or(LevelFilter::TRACE);
+    Targets::new().with_default(most).with_targets(QUIET)
 }
 
 /// What every program does before anything else, in its runtime: starts logging and counting, and proves its cryptography.
@@ -125,6 +131,26 @@ pub fn exit_code(result: anyhow::Result<()>) -> ExitCode {
         Err(error) => {
             eprintln!("{error:#}");
             if error.is::<ConfigError>() { ExitCode::from(EXIT_CONFIG) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::Registry;
+
+    use super::*;
+
+    #[test]
+    fn no_library_makes_what_the_filter_throws_away() {
+        for (wanted, most) in
+            [("info", LevelFilter::INFO), ("off", LevelFilter::WARN), ("warn,sled=trace", LevelFilter::TRACE)]
+        {
+            let filter = EnvFilter::new(wanted);
+            let quiet = quiet(&filter);
+            let subscriber = Registry::default().with(filter).with(quiet);
+            let hint = tracing::Subscriber::max_level_hint(&subscriber);
+            assert!(hint.is_some_and(|hint| hint <= most), "{wanted}: {hint:?}");
         }
     }
 }

@@ -99,16 +99,17 @@ impl Publisher for EmbeddedQueue {
     async fn publish(&self, message: Message) -> Result<(), PublishError> {
         self.ready()?;
         let permit = Arc::clone(&self.inner.in_flight).try_acquire_owned().map_err(|_| PublishError::Busy)?;
-        let inner = Arc::clone(&self.inner);
+        // Encoded here, since the database's thread is what everybody waits for.
+        let (inner, record) = (Arc::clone(&self.inner), record::encode(&message));
         // sled flushes every 500 ms by itself; without waiting for the commit our SUCCESS could outlive the record. The
         // permit goes with the job: after a timeout the message still lies before the thread, and counts.
         let commit = self.inner.disk.commit(move || {
-            let added = inner.shelves.add(Shelf::Ready, 0, &message);
+            let added = inner.shelves.add(Shelf::Ready, record);
             inner.changed.notify_waiters();
             (added, permit)
         });
         match tokio::time::timeout(PUBLISH_BUDGET, commit).await {
-            Ok(Ok((Ok(_), _permit))) => Ok(()),
+            Ok(Ok((Ok(()), _permit))) => Ok(()),
             Ok(Ok((Err(error), _permit))) => {
                 tracing::error!(%error, "cannot write a message");
                 Err(PublishError::Nacked)

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     super::{Delivery, Desk, Home, QueueError, Settle, Ticket},
-    Inner, next_epoch,
+    Inner, next_epoch, record,
     shelves::{Key, Place, Shelf},
     unavailable,
 };
@@ -54,9 +54,8 @@ impl Desk for EmbeddedDesk {
     }
 
     async fn add(&self, message: Message) -> Result<(), QueueError> {
-        let inner = Arc::clone(&self.inner);
-        let added = self.inner.disk.commit(move || inner.shelves.add(Shelf::Dead, 0, &message));
-        added.await?.map(drop).map_err(unavailable)
+        let (inner, record) = (Arc::clone(&self.inner), record::encode(&message));
+        self.inner.disk.commit(move || inner.shelves.add(Shelf::Dead, record)).await?.map_err(unavailable)
     }
 
     async fn close(self: Box<Self>) {}

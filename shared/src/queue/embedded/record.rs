@@ -2,7 +2,7 @@
 //!
 //! The body stays raw so that it is byte for byte what was received; the head is text so that a person can read it.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -16,10 +16,10 @@ use crate::{
 const FORMAT: u8 = 1;
 
 #[derive(Serialize, Deserialize)]
-struct Head {
-    id: NotificationId,
-    headers: BTreeMap<String, String>,
-    log: Log,
+struct Head<'a> {
+    id: Cow<'a, NotificationId>,
+    headers: Cow<'a, BTreeMap<String, String>>,
+    log: Cow<'a, Log>,
 }
 
 /// Bytes that are no record of ours.
@@ -32,14 +32,15 @@ pub(super) enum RecordError {
 }
 
 pub(super) fn encode(message: &Message) -> Vec<u8> {
-    let Message { id, headers, body, log } = message.clone();
-    let head = serde_json::to_vec(&Head { id, headers, log }).expect("text and numbers always become JSON");
+    let Message { id, headers, body, log } = message;
+    let head = Head { id: Cow::Borrowed(id), headers: Cow::Borrowed(headers), log: Cow::Borrowed(log) };
+    let head = serde_json::to_vec(&head).expect("text and numbers always become JSON");
     let length = u32::try_from(head.len()).expect("a head is far smaller than 4 GiB");
     let mut bytes = Vec::with_capacity(5 + head.len() + body.len());
     bytes.push(FORMAT);
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(&head);
-    bytes.extend_from_slice(&body);
+    bytes.extend_from_slice(body);
     bytes
 }
 
@@ -51,6 +52,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Message, RecordError> {
     let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| RecordError::Format)?;
     let (head, body) = rest.split_at_checked(length).ok_or(RecordError::Format)?;
     let Head { id, headers, log } = serde_json::from_slice(head)?;
+    let (id, headers, log) = (id.into_owned(), headers.into_owned(), log.into_owned());
     Ok(Message { id, headers, body: Bytes::copy_from_slice(body), log })
 }
 

@@ -114,13 +114,12 @@ impl Shelves {
         self.next_sequence.load(Ordering::Acquire) - 1
     }
 
-    /// Adds a message at the end of a shelf. Runs on the database's thread, so that numbers appear in their order and a
-    /// reader who has gone past one misses none.
-    pub(super) fn add(&self, shelf: Shelf, due: u64, message: &Message) -> sled::Result<Key> {
-        let key = self.next_key(due);
-        self.tree(shelf).insert(key.to_bytes(), record::encode(message))?;
+    /// Adds an encoded message at the end of a shelf. Runs on the database's thread, so that numbers appear in their order
+    /// and a reader who has gone past one misses none.
+    pub(super) fn add(&self, shelf: Shelf, record: Vec<u8>) -> sled::Result<()> {
+        self.tree(shelf).insert(self.next_key(0).to_bytes(), record)?;
         self.counts[shelf.index()].fetch_add(1, Ordering::Relaxed);
-        Ok(key)
+        Ok(())
     }
 
     /// Moves a message in one transaction, with its log as it is now; `None` where it was not there. Runs on the database's
