@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wxpay_shared::{
     clock::Clock,
@@ -21,7 +21,6 @@ use wxpay_shared::{
     trace::Handling,
 };
 
-mod batches;
 pub mod deliver;
 pub mod open;
 pub mod dedup;
@@ -34,7 +33,6 @@ pub mod admin;
 mod console;
 
 use admin::turns::Turns;
-use batches::Batches;
 use gate::Gate;
 use open::Opened;
 use release::Registrations;
@@ -123,23 +121,21 @@ impl Worker {
     /// Works until the token fires; then settles what it has in hand, within [`FINISH_BUDGET`].
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let Settings { concurrency, batch, .. } = self.parts.settings;
-        let batches = Batches::new(concurrency);
+        let permits = Arc::new(Semaphore::new(concurrency));
         let tasks = TaskTracker::new();
         let work = async {
             // A store that is away at the start must not cost the first deliveries a round.
             if let Err(error) = self.parts.store.ping().await {
                 self.gate.close(&error);
             }
-            let mut more_waits = false;
             loop {
-                let in_hand = batches.begin(more_waits).await;
+                let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
                 let deliveries = self.deliver(batch).await;
-                more_waits = deliveries.len() == batch;
                 let worker = Arc::clone(&self);
                 tasks.spawn(async move {
                     let spans = Handling::of(deliveries.iter().map(|delivery| &delivery.message));
                     spans.during(worker.process(deliveries)).await;
-                    drop(in_hand);
+                    drop(permit);
                 });
             }
         };
