@@ -13,11 +13,12 @@ use super::{
     super::{
         Progress, broker,
         load::microseconds,
+        process,
         report::{Figure, Target},
         stage::{Program, Stage, Store},
         summary::Samples,
     },
-    Run, accept, accept_these, loopback, micros, register, worker,
+    Run, accept, accept_these, broker_cpu, costs, loopback, micros, register, worker,
 };
 
 const LEAST: u64 = 800;
@@ -35,6 +36,8 @@ const STALLED: Duration = Duration::from_secs(30);
 /// One run of both.
 struct Both {
     run: Run,
+    /// CPU time for one notification, in nanoseconds: ingress, broker, worker, the store's server, load generator.
+    cost: [u64; 5],
     /// When how many deliveries were applied.
     ends: Vec<(Instant, u64)>,
 }
@@ -46,17 +49,17 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
     let data = stage.fresh_directory()?;
     let (mut together, mut allowed) = (Samples::default(), Samples::default());
     let (mut p50, mut p99) = (Samples::default(), Samples::default());
-    let mut note = String::new();
+    let mut notes = (String::new(), String::new());
     for _ in 0..stage.effort.repetitions {
         progress.step("ingress alone, worker alone");
         let (alone, cost) = allowed_rate(stage, store, (&url, &data)).await?;
-        note = cost;
         progress.step(&format!("{}: ingress and worker together", store.name()));
-        let rate = steady_rate(stage, (&url, &data), alone).await?;
+        let (rate, cost_together) = steady_rate(stage, store, (&url, &data), alone).await?;
+        notes = (cost, cost_together);
         allowed.add(alone);
         together.add(rate);
         progress.step(&format!("{}: at half of that rate", store.name()));
-        let both = both(stage, (&url, &data), rate / 2).await?;
+        let both = both(stage, store, (&url, &data), rate / 2).await?;
         let delays = both.delays()?;
         p50.add(delays.value_at_quantile(0.5));
         p99.add(delays.value_at_quantile(0.99));
@@ -65,7 +68,7 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
     let figure = Figure::new(name, "/s", together).against("what the CPU of both alone allows", &allowed);
     let applied = Figure::new("SUCCESS to applied at half of that, p99", "µs", p99).target(Target::AtMost(APPLIED_P99));
     let applied = applied.note(format!("median {} µs, looked at every {} ms", p50.median(), LOOK.as_millis()));
-    Ok(vec![figure.target(Target::RatioAtLeast(LEAST)).note(note), applied])
+    Ok(vec![figure.target(Target::RatioAtLeast(LEAST)).note(notes.0).note(notes.1), applied])
 }
 
 /// The rate at which all processors are busy, if each notification costs what it costs ingress and worker alone.
@@ -76,36 +79,41 @@ async fn allowed_rate(stage: &Stage, store: &Store, at: (&SecretString, &Path)) 
     broker::purge(stage).await?;
     let orders = stage.orders(stage.effort.events);
     let applied = worker::applied(stage, store, at, &orders, &[]).await?;
-    let (first, second) = (accepted.cost.iter().sum::<u64>(), applied.cost.iter().sum::<u64>());
+    let ([ingress, broker, generator], [worker, broker_again, server]) = (accepted.cost, applied.cost);
+    let sum = accepted.cost.iter().chain(&applied.cost).sum::<u64>().max(1);
     let cpus = std::thread::available_parallelism()?.get() as u64;
-    let note = format!(
-        "CPU µs each, servers and generator included: accepting {}, applying {}",
-        micros(first),
-        micros(second)
-    );
-    Ok((cpus.saturating_mul(1_000_000_000) / (first + second).max(1), note))
+    let note = cost_note("alone", [ingress, broker + broker_again, worker, server, generator]);
+    Ok((cpus.saturating_mul(1_000_000_000) / sum, note))
 }
 
-/// The highest rate that was tried at which the queue did not grow.
-async fn steady_rate(stage: &Stage, at: (&SecretString, &Path), first: u64) -> Result<u64> {
-    let (mut low, mut high) = (0, first * 12 / 10);
+fn cost_note(which: &str, cost: [u64; 5]) -> String {
+    let [ingress, broker, worker, server, generator] = cost.map(micros);
+    format!(
+        "CPU µs each, {which}: ingress {ingress}, broker {broker}, worker {worker}, store's server {server}, \
+         generator {generator}"
+    )
+}
+
+/// The highest rate that was tried at which the queue did not grow, and what a notification cost then.
+async fn steady_rate(stage: &Stage, store: &Store, at: (&SecretString, &Path), first: u64) -> Result<(u64, String)> {
+    let (mut low, mut high, mut note) = (0, first * 12 / 10, String::new());
     for _ in 0..TRIES {
         let rate = if low == 0 { high * 6 / 10 } else { u64::midpoint(low, high) };
-        let both = both(stage, at, rate).await?;
+        let both = both(stage, store, at, rate).await?;
         let came = both.run.outcome.replies.len() as u64;
         let left = came.saturating_sub(both.applied_with_the_load());
         let steady = left * 1000 <= came * STEADY && both.run.rate * 1000 >= rate * (1000 - STEADY);
         if steady {
-            low = both.run.rate;
+            (low, note) = (both.run.rate, cost_note("together", both.cost));
         } else {
             high = rate;
         }
     }
-    Ok(low)
+    Ok((low, note))
 }
 
 /// Both programs at this rate of requests, until everything that was accepted is applied.
-async fn both(stage: &Stage, (url, data): (&SecretString, &Path), rate: u64) -> Result<Both> {
+async fn both(stage: &Stage, store: &Store, (url, data): (&SecretString, &Path), rate: u64) -> Result<Both> {
     let plan = stage.effort.plan(CONNECTIONS, Some(rate));
     let milliseconds = u64::try_from((plan.warm_up + plan.measured).as_millis())?;
     let orders = stage.orders(rate * milliseconds / 1000 + CONNECTIONS as u64);
@@ -114,14 +122,19 @@ async fn both(stage: &Stage, (url, data): (&SecretString, &Path), rate: u64) -> 
     let path = format!("/v2/{}", crate::dev_merchant::NAME);
     let requests = stage.play.requests(Api::V2, &orders, loopback(ingress.notify_port), &path)?;
     let worker = stage.worker(url, data, &[]).await?;
-    let accepted = OnceLock::new();
+    let cpu = || {
+        let server = store.pid().map(process::cpu_of_tree).unwrap_or_default();
+        [ingress.cpu(), broker_cpu(stage), worker.cpu(), server, process::cpu_of_self()]
+    };
+    let (accepted, before) = (OnceLock::new(), cpu());
     let load = async {
         let run = accept_these(stage, &ingress, requests, plan).await?;
         accepted.get_or_init(|| run.outcome.replies.len() as u64);
         Ok(run)
     };
     let (run, ends) = tokio::try_join!(load, watch(&worker, &accepted))?;
-    Ok(Both { run, ends })
+    let cost = costs(before, cpu(), run.outcome.replies.len() as u64);
+    Ok(Both { run, cost, ends })
 }
 
 /// How many deliveries were applied at which time, until all are that were accepted.
