@@ -90,6 +90,10 @@ pub trait Consumer: Settle {
     /// [`QueueError`]; while the home is away it waits instead, and goes on by itself.
     async fn receive(&self, max: usize) -> Result<Vec<Delivery>, QueueError>;
 
+    /// Returns once `count` messages are ready to be received, or as many as come before others are settled. Takes none
+    /// of them, and waits for ever where no more come.
+    async fn filled(&self, count: usize);
+
     /// Gives back what was prefetched but not received, and takes nothing until the next `receive`. Received messages
     /// are the caller's to give back.
     async fn pause(&self);

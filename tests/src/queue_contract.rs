@@ -187,6 +187,21 @@ async fn receive_never_waits_for_a_fuller_batch(home: impl Home) {
     assert_eq!(messages(&received), [message(0)]);
 }
 
+async fn filled_waits_until_so_many_are_ready_or_no_more_can_come(home: impl Home) {
+    publish(&home, 0..1).await;
+    let consumer = home.consumer().await;
+    ack(&*consumer, &take(&*consumer, 1).await).await;
+    // What must not happen has no event to wait for.
+    assert!(timeout(SHORT, consumer.filled(1)).await.is_err());
+    let (filled, ()) = tokio::join!(timeout(PATIENCE, consumer.filled(2)), publish(&home, 1..3));
+    filled.expect("two are ready");
+    let two = consumer.receive(64).await.unwrap();
+    assert_eq!(two.len(), 2);
+    publish(&home, 3..20).await;
+    take(&*consumer, home.out_at_a_time() - 2).await;
+    timeout(PATIENCE, consumer.filled(2)).await.expect("no more can come");
+}
+
 async fn a_receive_that_is_dropped_loses_nothing(home: impl Home) {
     let consumer = home.consumer().await;
     assert!(timeout(Duration::from_millis(1), consumer.receive(1)).await.is_err());
@@ -254,6 +269,7 @@ macro_rules! contract {
                 a_replayed_letter_comes_to_the_workers
                 no_more_than_the_prefetch_is_out_at_a_time
                 receive_never_waits_for_a_fuller_batch
+                filled_waits_until_so_many_are_ready_or_no_more_can_come
                 a_receive_that_is_dropped_loses_nothing
                 a_ticket_of_another_connection_is_harmless
                 a_paused_consumer_gives_back_what_nobody_received

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -32,7 +32,7 @@ use wxpay_shared::{
         seen::Seen,
     },
 };
-use wxpay_worker::{NotReady, Parts, Settings, Worker};
+use wxpay_worker::{NotReady, Parts, Settings, Worker, deliver::GATHER};
 
 use crate::harness::{
     notice::Notice,
@@ -215,6 +215,24 @@ async fn a_store_that_is_away_costs_no_attempt_and_is_asked_until_it_is_back() {
     bench.store.away.store(false, Ordering::SeqCst);
     bench.paid("W").await;
     assert_eq!(bench.worker.ready(), Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_trickles_in_is_applied_in_batches() {
+    let bench = Bench::start("").await;
+    let orders: Vec<_> = (0..30).map(|number| format!("T{number}")).collect();
+    for order in &orders {
+        bench.register(order).await;
+    }
+    let (asked, begun) = (bench.store.asked.load(Ordering::SeqCst), Instant::now());
+    for order in &orders {
+        bench.queue.publish(bench.sealed(order)).await.unwrap();
+    }
+    for order in &orders {
+        bench.paid(order).await;
+    }
+    let batches = bench.store.asked.load(Ordering::SeqCst) - asked;
+    assert!(batches as u128 <= 1 + begun.elapsed().as_nanos() / GATHER.as_nanos(), "{batches} batches");
 }
 
 /// The machine's clock, set forward or back by so many hours.

@@ -6,7 +6,7 @@
 use std::{panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use wxpay_shared::{
     queue::Delivery,
     reason::{Reason, Rejection},
@@ -18,19 +18,29 @@ use crate::{Worker, settle::Ending};
 /// The time for one batch. Far below the broker's acknowledgement timeout (30 minutes), after which it would close the
 /// channel and deliver everything again.
 pub const HANDLER_BUDGET: Duration = Duration::from_secs(60);
+/// After a batch was taken, the next one gathers for so long, unless it is half full before. A transaction costs the store
+/// nearly as much for one event as for ten, and nobody notices such a delay.
+pub const GATHER: Duration = Duration::from_millis(10);
 /// Pause after a failed receive, so that the loop does not spin.
 const RECEIVE_PAUSE: Duration = Duration::from_millis(200);
 
 impl Worker {
-    /// The next deliveries; waits as long as the store or the queue is away.
-    pub(crate) async fn deliver(&self, max: usize) -> Vec<Delivery> {
+    /// The next deliveries, `max` at most: once half as many are there, or from `gathered` on, once any are. Waits as long
+    /// as the store or the queue is away.
+    pub(crate) async fn deliver(&self, max: usize, gathered: Instant) -> Vec<Delivery> {
+        let consumer = &self.parts.consumer;
+        let receive = async || {
+            // Both ends of the wait mean the same. Half, since the store would be idle while a full queue fills the rest.
+            drop(timeout_at(gathered, consumer.filled(max.div_ceil(2))).await);
+            consumer.receive(max).await
+        };
         loop {
             if !self.gate.is_open() {
-                self.parts.consumer.pause().await;
+                consumer.pause().await;
                 self.gate.wait_until_open(self.parts.store.as_ref()).await;
             }
             tokio::select! {
-                received = self.parts.consumer.receive(max) => match received {
+                received = receive() => match received {
                     Ok(deliveries) => return deliveries,
                     Err(error) => {
                         tracing::warn!(%error, "could not receive");

@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wxpay_shared::{
     clock::Clock,
@@ -128,9 +131,11 @@ impl Worker {
             if let Err(error) = self.parts.store.ping().await {
                 self.gate.close(&error);
             }
+            let mut gathered = Instant::now();
             loop {
                 let permit = Arc::clone(&permits).acquire_owned().await.expect("the semaphore is never closed");
-                let deliveries = self.deliver(batch).await;
+                let deliveries = self.deliver(batch, gathered).await;
+                gathered = Instant::now() + deliver::GATHER;
                 let worker = Arc::clone(&self);
                 tasks.spawn(async move {
                     let spans = Handling::of(deliveries.iter().map(|delivery| &delivery.message));

@@ -141,10 +141,9 @@ impl DeadLetters for EmbeddedQueue {
 
     async fn depths(&self) -> Result<Depths, QueueError> {
         self.inner.disk.check()?;
-        let waiting = |shelf| self.inner.shelves.count(shelf).saturating_sub(self.inner.hands.count(shelf));
         Ok(Depths {
-            notify: waiting(Shelf::Ready),
-            retry: waiting(Shelf::Retry),
+            notify: self.inner.waiting(Shelf::Ready),
+            retry: self.inner.waiting(Shelf::Retry),
             dead: self.inner.shelves.count(Shelf::Dead),
             tiers: Vec::new(),
             shards: Vec::new(),
@@ -153,6 +152,11 @@ impl DeadLetters for EmbeddedQueue {
 }
 
 impl Inner {
+    /// How many messages of a shelf nobody holds.
+    fn waiting(&self, shelf: Shelf) -> u64 {
+        self.shelves.count(shelf).saturating_sub(self.hands.count(shelf))
+    }
+
     /// Moves a delivered message to another home and returns once that is on disk. After an error it is still where it was,
     /// as far as one can know.
     async fn relocate(self: &Arc<Self>, from: Place, delivery: &Delivery, home: Home) -> Result<(), QueueError> {

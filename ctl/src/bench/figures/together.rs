@@ -28,6 +28,8 @@ const CONNECTIONS: usize = 64;
 const TRIES: u32 = 4;
 /// How often the worker is asked how far it is, and so how exact the time to applied is.
 const LOOK: Duration = Duration::from_millis(5);
+/// The same where only the end counts: each question costs CPU that the load needs.
+const LOOK_SELDOM: Duration = Duration::from_millis(20);
 /// The queue may hold this share of what came, in thousandths, when a steady run ends.
 const STEADY: u64 = 30;
 /// Without any progress for so long, it will not come.
@@ -59,7 +61,7 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
         allowed.add(alone);
         together.add(rate);
         progress.step(&format!("{}: at half of that rate", store.name()));
-        let both = both(stage, store, (&url, &data), rate / 2).await?;
+        let both = both(stage, store, (&url, &data), rate / 2, LOOK).await?;
         let delays = both.delays()?;
         p50.add(delays.value_at_quantile(0.5));
         p99.add(delays.value_at_quantile(0.99));
@@ -99,7 +101,7 @@ async fn steady_rate(stage: &Stage, store: &Store, at: (&SecretString, &Path), f
     let (mut low, mut high, mut note) = (0, first * 12 / 10, String::new());
     for _ in 0..TRIES {
         let rate = if low == 0 { high * 6 / 10 } else { u64::midpoint(low, high) };
-        let both = both(stage, store, at, rate).await?;
+        let both = both(stage, store, at, rate, LOOK_SELDOM).await?;
         let came = both.run.outcome.replies.len() as u64;
         let left = came.saturating_sub(both.applied_with_the_load());
         let steady = left * 1000 <= came * STEADY && both.run.rate * 1000 >= rate * (1000 - STEADY);
@@ -113,7 +115,13 @@ async fn steady_rate(stage: &Stage, store: &Store, at: (&SecretString, &Path), f
 }
 
 /// Both programs at this rate of requests, until everything that was accepted is applied.
-async fn both(stage: &Stage, store: &Store, (url, data): (&SecretString, &Path), rate: u64) -> Result<Both> {
+async fn both(
+    stage: &Stage,
+    store: &Store,
+    (url, data): (&SecretString, &Path),
+    rate: u64,
+    look: Duration,
+) -> Result<Both> {
     let plan = stage.effort.plan(CONNECTIONS, Some(rate));
     let milliseconds = u64::try_from((plan.warm_up + plan.measured).as_millis())?;
     let orders = stage.orders(rate * milliseconds / 1000 + CONNECTIONS as u64);
@@ -132,13 +140,13 @@ async fn both(stage: &Stage, store: &Store, (url, data): (&SecretString, &Path),
         accepted.get_or_init(|| run.outcome.replies.len() as u64);
         Ok(run)
     };
-    let (run, ends) = tokio::try_join!(load, watch(&worker, &accepted))?;
+    let (run, ends) = tokio::try_join!(load, watch(&worker, &accepted, look))?;
     let cost = costs(before, cpu(), run.outcome.replies.len() as u64);
     Ok(Both { run, cost, ends })
 }
 
 /// How many deliveries were applied at which time, until all are that were accepted.
-async fn watch(worker: &Program, accepted: &OnceLock<u64>) -> Result<Vec<(Instant, u64)>> {
+async fn watch(worker: &Program, accepted: &OnceLock<u64>, look: Duration) -> Result<Vec<(Instant, u64)>> {
     let mut seen = vec![(Instant::now(), 0)];
     loop {
         let (now, applied) = (Instant::now(), worker.count("applied").await?);
@@ -151,7 +159,7 @@ async fn watch(worker: &Program, accepted: &OnceLock<u64>) -> Result<Vec<(Instan
         if seen.last().is_some_and(|(at, _)| now - *at > STALLED) {
             bail!("the worker stopped at {applied}");
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(look).await;
     }
 }
 

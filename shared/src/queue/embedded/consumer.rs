@@ -11,7 +11,9 @@ use super::{
     super::{Consumer, Delivery, Home, QueueError, Settle, Ticket, Wanted},
     Inner,
     caution::Pace,
-    next_epoch, unavailable,
+    next_epoch,
+    shelves::Shelf,
+    unavailable,
 };
 
 /// The longest wait for a due time: a clock that is set forward is noticed within it.
@@ -107,6 +109,20 @@ impl Consumer for EmbeddedConsumer {
             }
             // Both ends of the wait mean the same: look again.
             drop(tokio::time::timeout(wait, changed).await);
+        }
+    }
+
+    async fn filled(&self, count: usize) {
+        loop {
+            let mut changed = pin!(self.inner.changed.notified());
+            changed.as_mut().enable();
+            let room = usize::from(self.inner.settings.prefetch).saturating_sub(self.inner.hands.held_by(self.epoch));
+            let waits = self.inner.waiting(Shelf::Ready) >= count.min(room) as u64;
+            // What is taken alone cannot become more.
+            if waits || !matches!(self.inner.caution.pace(), Pace::AsManyAsWanted) {
+                return;
+            }
+            changed.await;
         }
     }
 

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -114,6 +117,21 @@ impl Consumer for RabbitConsumer {
         }
     }
 
+    async fn filled(&self, count: usize) {
+        loop {
+            let filled = self.inbox.filled.notified();
+            tokio::pin!(filled);
+            filled.as_mut().enable();
+            let ready = self.inbox.ready().len();
+            let in_work = self.hands.count().saturating_sub(ready);
+            let enough = count.min(self.inbox.limit.load(Ordering::Relaxed).saturating_sub(in_work));
+            if self.inbox.has(enough) {
+                return;
+            }
+            filled.await;
+        }
+    }
+
     async fn pause(&self) {
         self.inbox.want(false);
         let mut phase = self.inbox.phase.subscribe();
@@ -153,6 +171,12 @@ impl Settle for RabbitConsumer {
 pub(super) struct Inbox {
     ready: Mutex<VecDeque<Delivery>>,
     arrived: Notify,
+    /// As many are there as somebody waits for. The others need not be woken for each message.
+    filled: Notify,
+    /// The least that somebody waits for; all ask again after [`Self::filled`].
+    enough: AtomicUsize,
+    /// What one of the queues delivers before some of that is settled.
+    pub(super) limit: AtomicUsize,
     pub(super) phase: watch::Sender<Phase>,
 }
 
@@ -181,8 +205,22 @@ impl Inbox {
     }
 
     pub(super) fn put(&self, delivery: Delivery) {
-        self.ready().push_back(delivery);
+        let count = {
+            let mut ready = self.ready();
+            ready.push_back(delivery);
+            ready.len()
+        };
         self.arrived.notify_waiters();
+        if count >= self.enough.load(Ordering::Acquire) {
+            self.enough.store(usize::MAX, Ordering::Release);
+            self.filled.notify_waiters();
+        }
+    }
+
+    /// Whether so many are ready. If not, [`Self::filled`] tells when they are.
+    fn has(&self, count: usize) -> bool {
+        self.enough.fetch_min(count, Ordering::AcqRel);
+        self.ready().len() >= count
     }
 
     pub(super) fn clear(&self) {

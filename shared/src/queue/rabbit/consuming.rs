@@ -3,7 +3,7 @@
 //! All queues are read over one channel. RabbitMQ counts a prefetch for each subscription (for a whole channel it cannot
 //! with quorum queues), so the worker's is divided among them; each has at least one.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::{
     future::{FutureExt, ready},
@@ -175,8 +175,9 @@ impl Consuming {
             tracing::info!(queues = self.shards.names().len(), "takes from the shards of other settings too");
         }
         let queues = self.shards.names();
-        let each = self.prefetch / u16::try_from(queues.len()).unwrap_or(u16::MAX);
-        channel.basic_qos(each.max(1), BasicQosOptions::default()).await?;
+        let each = (self.prefetch / u16::try_from(queues.len()).unwrap_or(u16::MAX)).max(1);
+        self.inbox.limit.store(each.into(), Ordering::Relaxed);
+        channel.basic_qos(each, BasicQosOptions::default()).await?;
         let mut subscription = Subscription { tags: Vec::new(), deliveries: SelectAll::new() };
         for queue in queues {
             let options = BasicConsumeOptions::default();

@@ -87,6 +87,11 @@ impl Hands {
         Ok(count)
     }
 
+    /// How many deliveries have no answer yet.
+    pub(super) fn count(&self) -> usize {
+        self.held().tags.len()
+    }
+
     /// How many deliveries from this one on have no answer yet.
     pub(super) fn held_since(&self, tag: u64) -> usize {
         self.held().tags.range(tag..).count()
