@@ -38,7 +38,8 @@ pub(super) fn show(screen: &mut Screen<'_>, letter: &DeadLetterView) -> Result<(
         screen.line(format_args!("\nno more can be read of it: {problem}"))?;
     }
     letter.orders.iter().try_for_each(|order| order_now(screen, order))?;
-    screen.line(format_args!("\nonce cured:  wxpayctl dlq replay {}", letter.id))
+    screen.line(format_args!("\nonce cured:        wxpayctl dlq replay {}", letter.id))?;
+    screen.line(format_args!("nothing to apply:  wxpayctl dlq discard {} --reason '…'", letter.id))
 }
 
 fn history(screen: &mut Screen<'_>, letter: &DeadLetterView) -> Result<()> {

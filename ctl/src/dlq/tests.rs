@@ -106,7 +106,8 @@ fn a_dead_letter_says_everything_and_how_to_cure_it() {
     order dev/A2 as it is now
       it is not registered
 
-    once cured:  wxpayctl dlq replay 0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a10
+    once cured:        wxpayctl dlq replay 0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a10
+    nothing to apply:  wxpayctl dlq discard 0198a5e2-7a54-7cc0-b5a9-f4a93a0a6a10 --reason '…'
     ");
 }
 
