@@ -98,7 +98,7 @@ fn cost_note(which: &str, cost: [u64; 5]) -> String {
 
 /// The highest rate that was tried at which the queue did not grow, and what a notification cost then.
 async fn steady_rate(stage: &Stage, store: &Store, at: (&SecretString, &Path), first: u64) -> Result<(u64, String)> {
-    let (mut low, mut high, mut note) = (0, first * 12 / 10, String::new());
+    let (mut low, mut high, mut note) = (0, first * 12 / 10, "no rate that was tried was steady".to_owned());
     for _ in 0..TRIES {
         let rate = if low == 0 { high * 6 / 10 } else { u64::midpoint(low, high) };
         let both = both(stage, store, at, rate, LOOK_SELDOM).await?;

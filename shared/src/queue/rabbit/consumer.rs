@@ -109,6 +109,7 @@ impl Consumer for RabbitConsumer {
             tokio::pin!(arrived);
             // Enabled before looking, so that what arrives between the look and the wait is not missed.
             arrived.as_mut().enable();
+            self.inbox.expect(1);
             let ready = self.inbox.take(max.max(1))?;
             if !ready.is_empty() {
                 return Ok(ready);
@@ -119,16 +120,17 @@ impl Consumer for RabbitConsumer {
 
     async fn filled(&self, count: usize) {
         loop {
-            let filled = self.inbox.filled.notified();
-            tokio::pin!(filled);
-            filled.as_mut().enable();
+            let arrived = self.inbox.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
             let ready = self.inbox.ready().len();
             let in_work = self.hands.count().saturating_sub(ready);
             let enough = count.min(self.inbox.limit.load(Ordering::Relaxed).saturating_sub(in_work));
-            if self.inbox.has(enough) {
+            self.inbox.expect(enough);
+            if self.inbox.ready().len() >= enough {
                 return;
             }
-            filled.await;
+            arrived.await;
         }
     }
 
@@ -170,12 +172,11 @@ impl Settle for RabbitConsumer {
 #[derive(Default)]
 pub(super) struct Inbox {
     ready: Mutex<VecDeque<Delivery>>,
+    /// As many are there as somebody waits for.
     arrived: Notify,
-    /// As many are there as somebody waits for. The others need not be woken for each message.
-    filled: Notify,
-    /// The least that somebody waits for; all ask again after [`Self::filled`].
+    /// The least that somebody waits for, so that nobody is woken for each message; all ask again after [`Self::arrived`].
     enough: AtomicUsize,
-    /// What one of the queues delivers before some of that is settled.
+    /// What the broker delivers before some of that is settled, from one queue at least.
     pub(super) limit: AtomicUsize,
     pub(super) phase: watch::Sender<Phase>,
 }
@@ -210,17 +211,15 @@ impl Inbox {
             ready.push_back(delivery);
             ready.len()
         };
-        self.arrived.notify_waiters();
         if count >= self.enough.load(Ordering::Acquire) {
             self.enough.store(usize::MAX, Ordering::Release);
-            self.filled.notify_waiters();
+            self.arrived.notify_waiters();
         }
     }
 
-    /// Whether so many are ready. If not, [`Self::filled`] tells when they are.
-    fn has(&self, count: usize) -> bool {
+    /// From now on [`Self::arrived`] tells when so many are ready.
+    fn expect(&self, count: usize) {
         self.enough.fetch_min(count, Ordering::AcqRel);
-        self.ready().len() >= count
     }
 
     pub(super) fn clear(&self) {

@@ -147,6 +147,7 @@ impl Consuming {
     /// the next. Whatever a worker holds when it dies counts as delivered once more; so the message over which it dies must
     /// be the only one. The first that did not come back often goes back, which makes it one of them in the end.
     async fn one_by_one(&self, channel: &Channel, phase: &mut watch::Receiver<Phase>) -> Result<(), QueueError> {
+        self.inbox.limit.store(1, Ordering::Relaxed);
         for queue in self.shards.names() {
             loop {
                 let got = channel.basic_get(queue.as_str().into(), BasicGetOptions::default());
