@@ -45,11 +45,13 @@ impl Settled {
 
     /// Remembers facts that are durable in the store.
     pub fn put_all(&self, facts: impl IntoIterator<Item = (EventKey, String)>, now: Timestamp) {
-        let mut batch = Batch::default();
+        // Not as a batch of sled's: that is written to the disk at once, twice, which nothing here needs.
         for (key, fingerprint) in facts {
-            batch.insert(key.as_str(), [&now.as_millisecond().to_be_bytes()[..], &digest_of(&fingerprint)].concat());
+            let value = [&now.as_millisecond().to_be_bytes()[..], &digest_of(&fingerprint)].concat();
+            if let Err(error) = self.tree.insert(key.as_str(), value) {
+                return report(&error);
+            }
         }
-        self.tree.apply_batch(batch).unwrap_or_else(|error| report(&error));
     }
 
     /// Looks at up to `max_steps` entries, going on where the last call ended and round again, and forgets those from
