@@ -31,8 +31,10 @@ use crate::{
 
 /// Jobs that are taken in before confirms are looked at again.
 const BATCH: usize = 64;
-/// What is ready waits so long at most for confirms of what is on its way: some may never come.
-const HOLD: Duration = Duration::from_millis(10);
+/// What is ready waits so long at most for its turn to be published.
+const HOLD: Duration = Duration::from_millis(5);
+/// Where messages come fast, so many go out together, unless that takes too long.
+const ENOUGH: usize = 16;
 /// The largest frame of what ingress publishes. lapin keeps buffers for 32 frames each way, 8 MiB with the broker's own 128 KiB.
 /// A body may take several frames; the headers must fit into one, and only the worker's, with their history, are long.
 const FRAME_MAX: FrameSize = 32 * 1024;
@@ -213,7 +215,7 @@ impl Publishing {
         let mut news = news(connection);
         let mut pulse = tokio::time::interval(PULSE);
         let mut ready = Vec::with_capacity(BATCH);
-        let mut held_until = Instant::now();
+        let (mut held_until, mut went_together) = (Instant::now(), 0);
         let mut repairs = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -257,8 +259,11 @@ impl Publishing {
             if !connection.status().connected() || !channel.status().connected() {
                 return;
             }
-            // What is ready waits until it is as much as what is still on its way: few large packets cost the broker less.
-            if ready.len() >= confirms.len() || Instant::now() >= held_until {
+            // Few large packets cost the broker less. So what is ready waits until it is as much as what is still on its way,
+            // and enough; a message that comes alone goes out alone.
+            let enough = if went_together > 1 { ENOUGH } else { 1 };
+            if ready.len() >= enough.max(confirms.len()) || (!ready.is_empty() && Instant::now() >= held_until) {
+                went_together = ready.len();
                 ready.drain(..).for_each(|job| confirms.publish(channel, job));
             }
         }
