@@ -31,7 +31,7 @@ use crate::{
 
 /// Jobs that are taken in before confirms are looked at again.
 const BATCH: usize = 64;
-/// What is ready waits so long at most for its turn to be published.
+/// What is ready waits so long at most for more, and for confirms of what is on its way: some may never come.
 const HOLD: Duration = Duration::from_millis(5);
 /// Where messages come fast, so many go out together, unless that takes too long.
 const ENOUGH: usize = 16;
