@@ -26,6 +26,7 @@ use crate::{Worker, console};
 
 mod origin;
 mod orders;
+mod copies;
 mod dead_letters;
 mod select;
 mod decode;

@@ -2,9 +2,10 @@
 
 use std::process::Stdio;
 
-use wxpay_shared::store::audit::AuditEntry;
+use wxpay_shared::{queue::DeadLetters as _, store::audit::AuditEntry};
 
-use super::*;
+use super::{turns::reader, *};
+use crate::harness::database::Kind;
 
 on_both_homes!(a_replay_outlives_its_worker, a_replay_outlives_its_client);
 
@@ -81,4 +82,38 @@ async fn a_replay_outlives_its_client(stage: Stage) {
     replay.kill().unwrap();
     replay.wait().unwrap();
     each_once(&stage).await;
+}
+
+/// What a worker leaves that dies after a letter's move and before the ack, without a worker that dies.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_leaves_one_of_each_letter_that_a_crash_doubled() {
+    let stage = Stage::rabbit_and_sql(Kind::Postgres).await;
+    stage.register("shop", "GOOD", 1_000).await;
+    stage.register("shop", "BAD", 1_000).await;
+    let letter = |order, amount| Letter::v2("shop", &Notice::new(order, amount));
+    let (good, bad) = (letter("GOOD", 1_000), letter("BAD", 1));
+    let mut stranger = letter("BAD", 2);
+    stranger.message.id = bad.message.id.clone();
+    let desk = reader(stage.broker.as_ref().unwrap()).open().await.unwrap();
+    for letter in [&bad, &stranger, &good] {
+        desk.add(letter.clone().dead(Reason::UnknownOrder).message).await.unwrap();
+    }
+    for letter in [&good, &bad, &bad] {
+        desk.add(letter.clone().dead(Reason::AmountMismatch).message).await.unwrap();
+    }
+    desk.close().await;
+
+    let all = json!({ "all": true });
+    stage.replay(json!({ "select": all, "dry_run": true })).await;
+    assert_eq!(stage.pair.dead_letters().await.matching, 6, "a dry run drops nothing");
+    let replayed = stage.replay(json!({ "select": all })).await;
+    let mut outcomes: Vec<_> =
+        replayed.results.iter().map(|result| (result.id.clone(), result.outcome, result.reason)).collect();
+    outcomes.sort_by_key(|(id, ..)| *id != good.message.id);
+    let dead = |reason| (bad.message.id.clone(), ReplayOutcome::DeadAgain, Some(reason));
+    let applied = (good.message.id.clone(), ReplayOutcome::Applied, None);
+    assert_eq!(outcomes, [applied, dead(Reason::AmountMismatch), dead(Reason::Unsealed)]);
+    let list = stage.pair.dead_letters().await;
+    assert_eq!(list.matching, 2, "the letter, and the stranger under its id");
+    assert_eq!(list.by_reason.get("amount_mismatch"), Some(&1));
 }

@@ -81,7 +81,7 @@ async fn a_replay_ends_between_two_letters_when_its_client_goes_away(stage: Stag
     assert_eq!(stage.pair.dead_letters().await.matching, 40);
 }
 
-fn reader(broker: &str) -> RabbitDeadLetters {
+pub(super) fn reader(broker: &str) -> RabbitDeadLetters {
     let settings =
         QueueSettings { retry_delays: [200, 400].map(Duration::from_millis).to_vec(), ..queue_contract::settings() };
     RabbitDeadLetters::new(broker.to_owned().into(), settings)

@@ -6,7 +6,8 @@
 //! nothing.
 //!
 //! A reading of the dead letters does not last as long as a slow replay does. It is closed and opened again on the way,
-//! and what was tried in an earlier reading is passed over.
+//! and what was tried in an earlier reading is passed over. A copy of a letter that a crash left goes at once: the letter
+//! itself is in the queue until it is settled.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -31,7 +32,7 @@ use wxpay_shared::{
     trace::Handling,
 };
 
-use super::{Answer, Failure, lines, select::Filter, selective, trail::Trail, turns::Reading};
+use super::{Answer, Failure, copies::Met, lines, select::Filter, selective, trail::Trail, turns::Reading};
 use crate::{Worker, settle::Ending};
 
 /// Dead letters that are tried together.
@@ -167,14 +168,18 @@ impl Run {
         self.left = 0;
         let size = self.request.rate.map_or(CHUNK, |rate| CHUNK.min(usize::try_from(rate).unwrap_or(CHUNK)));
         let mut chunk: Vec<Delivery> = Vec::with_capacity(size);
+        let mut met = Met::default();
         loop {
             let letter = reading.next().await?;
             let ended = letter.is_none();
             if let Some(letter) = letter
-                && !self.still_dead.contains(&letter.message.id)
                 && (Filter { select: &self.request.select, merchants: &self.merchants }).matches(&letter.message)
             {
-                if self.tried + chunk.len() < self.limit {
+                if met.again(&letter.message) {
+                    self.drop_copy(reading.desk(), &letter).await?;
+                } else if self.still_dead.contains(&letter.message.id) {
+                    // An earlier reading tried it.
+                } else if self.tried + chunk.len() < self.limit {
                     chunk.push(letter);
                 } else {
                     self.left += 1;
@@ -193,6 +198,14 @@ impl Run {
                 return Ok(Pause::End);
             }
         }
+    }
+
+    async fn drop_copy(&self, desk: &dyn Desk, copy: &Delivery) -> Result<(), QueueError> {
+        if self.request.dry_run {
+            return Ok(());
+        }
+        tracing::info!(notification = %copy.message.id, "dropped the copy of a dead letter");
+        desk.ack(&[copy.ticket]).await
     }
 
     /// Keeps to the rate. Whether somebody still wants to know.
