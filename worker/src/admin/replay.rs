@@ -6,8 +6,8 @@
 //! nothing.
 //!
 //! A reading of the dead letters does not last as long as a slow replay does. It is closed and opened again on the way,
-//! and what was tried in an earlier reading is passed over. A copy of a letter that a crash left goes at once: the letter
-//! itself is in the queue until it is settled.
+//! and what was tried in an earlier reading is passed over. A copy of a letter that a crash left goes once the letter itself
+//! is settled.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -32,7 +32,15 @@ use wxpay_shared::{
     trace::Handling,
 };
 
-use super::{Answer, Failure, copies::Met, lines, select::Filter, selective, trail::Trail, turns::Reading};
+use super::{
+    Answer, Failure,
+    copies::{Copies, last_attempt, same},
+    lines,
+    select::Filter,
+    selective,
+    trail::Trail,
+    turns::Reading,
+};
 use crate::{Worker, settle::Ending};
 
 /// Dead letters that are tried together.
@@ -88,6 +96,8 @@ struct Run {
     left: usize,
     /// Those that were tried and are dead letters still.
     still_dead: HashSet<NotificationId>,
+    /// What this reading settled.
+    copies: Copies,
     /// The records as a dry run's answers change them.
     seen: Seen,
     /// When the next ones may be tried.
@@ -134,6 +144,7 @@ impl Run {
             tried: 0,
             left: 0,
             still_dead: HashSet::new(),
+            copies: Copies::default(),
             seen: Seen::default(),
             not_before: Instant::now(),
         }
@@ -168,14 +179,19 @@ impl Run {
         self.left = 0;
         let size = self.request.rate.map_or(CHUNK, |rate| CHUNK.min(usize::try_from(rate).unwrap_or(CHUNK)));
         let mut chunk: Vec<Delivery> = Vec::with_capacity(size);
-        let mut met = Met::default();
+        self.copies = Copies::default();
         loop {
             let letter = reading.next().await?;
             let ended = letter.is_none();
             if let Some(letter) = letter
                 && (Filter { select: &self.request.select, merchants: &self.merchants }).matches(&letter.message)
             {
-                if met.again(&letter.message) {
+                if chunk.iter().any(|tried| same(&tried.message, &letter.message))
+                    && !self.try_chunk(reading.desk(), &mut chunk).await?
+                {
+                    return Ok(Pause::Gone);
+                }
+                if self.copies.is_surplus(&letter.message) {
                     self.drop_copy(reading.desk(), &letter).await?;
                 } else if self.still_dead.contains(&letter.message.id) {
                     // An earlier reading tried it.
@@ -186,8 +202,7 @@ impl Run {
                 }
             }
             if chunk.len() == size || (ended && !chunk.is_empty()) {
-                let next = std::mem::take(&mut chunk);
-                if !self.wait_for_turn(next.len()).await || !self.try_together(reading.desk(), next).await? {
+                if !self.try_chunk(reading.desk(), &mut chunk).await? {
                     return Ok(Pause::Gone);
                 }
                 if !ended && reading.should_make_room() {
@@ -201,11 +216,14 @@ impl Run {
     }
 
     async fn drop_copy(&self, desk: &dyn Desk, copy: &Delivery) -> Result<(), QueueError> {
-        if self.request.dry_run {
-            return Ok(());
-        }
         tracing::info!(notification = %copy.message.id, "dropped the copy of a dead letter");
         desk.ack(&[copy.ticket]).await
+    }
+
+    /// Tries what was gathered, when it may. Whether somebody still wants to know.
+    async fn try_chunk(&mut self, desk: &dyn Desk, chunk: &mut Vec<Delivery>) -> Result<bool, Stop> {
+        let letters = std::mem::take(chunk);
+        Ok(self.wait_for_turn(letters.len()).await && self.try_together(desk, letters).await?)
     }
 
     /// Keeps to the rate. Whether somebody still wants to know.
@@ -245,9 +263,9 @@ impl Run {
         Ok(true)
     }
 
-    async fn replay(&self, desk: &dyn Desk, mut letters: Vec<Delivery>) -> Result<Vec<ReplayResult>, Stop> {
-        let worker = &self.worker;
-        let lines = self.trail.lines(worker, &self.merchants, letters.iter().map(|letter| &letter.message));
+    async fn replay(&mut self, desk: &dyn Desk, mut letters: Vec<Delivery>) -> Result<Vec<ReplayResult>, Stop> {
+        let worker = Arc::clone(&self.worker);
+        let lines = self.trail.lines(&worker, &self.merchants, letters.iter().map(|letter| &letter.message));
         worker.record(&lines).await?;
         for letter in &mut letters {
             letter.message.log = std::mem::take(&mut letter.message.log).replayed();
@@ -262,7 +280,18 @@ impl Run {
         }
         let results = moves.iter().map(|(_, _, result)| (result.outcome.code(), result.detail.as_str()));
         worker.record_results(lines.clone(), results).await?;
+        let settling: Vec<_> = moves
+            .iter()
+            .map(|(letter, next, _)| (self.copies.key(&letter.message), *next, last_attempt(&letter.message)))
+            .collect();
         let results = settle(desk, moves).await;
+        for ((letter, next, attempt), result) in settling.into_iter().zip(&results) {
+            match (result.outcome, next) {
+                (ReplayOutcome::Failed, _) | (_, Some(Home::Retry(_))) => {}
+                (_, None) => self.copies.settled(letter, None),
+                (_, Some(Home::Dead)) => self.copies.settled(letter, attempt),
+            }
+        }
 
         for (result, line) in results.iter().zip(&lines) {
             metric::replayed(line.reason, result.outcome);
