@@ -26,12 +26,12 @@ use crate::{Worker, console};
 
 mod origin;
 mod orders;
-mod copies;
 mod dead_letters;
 mod select;
 mod decode;
 mod view;
 mod replay;
+mod copies;
 mod discard;
 mod transfer;
 mod trail;

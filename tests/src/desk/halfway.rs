@@ -112,6 +112,9 @@ async fn a_replay_leaves_one_of_each_letter_that_a_crash_doubled() {
     };
     let rehearsed = ask(true).await;
     assert_eq!(stage.pair.dead_letters().await.matching, 6, "a dry run drops nothing");
+    let limited = stage.replay(json!({ "select": all, "limit": 0 })).await;
+    assert_eq!((limited.results.len(), limited.end.left), (0, 6));
+    assert_eq!(stage.pair.dead_letters().await.matching, 6, "nothing goes before its letter is settled");
     let outcomes = ask(false).await;
     assert_eq!(rehearsed, outcomes);
     let dead = |reason| (bad.message.id.clone(), ReplayOutcome::DeadAgain, Some(reason));

@@ -194,7 +194,7 @@ impl Run {
                 if self.copies.is_surplus(&letter.message) {
                     self.drop_copy(reading.desk(), &letter).await?;
                 } else if self.still_dead.contains(&letter.message.id) {
-                    // An earlier reading tried it.
+                    // It was tried: in an earlier reading, or by a dry run as the letter that this is a copy of.
                 } else if self.tried + chunk.len() < self.limit {
                     chunk.push(letter);
                 } else {
