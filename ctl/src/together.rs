@@ -19,7 +19,6 @@ use wxpay_shared::{
     merchant::{LiveMerchants, Merchants},
     queue::embedded::EmbeddedQueue,
     runtime::FINISH_BUDGET,
-    settled::Settled,
     store::embedded::EmbeddedStore,
     tls::{LiveTls, Tls},
 };
@@ -71,7 +70,8 @@ impl Together {
             consumer: Arc::new(queue.consumer()),
             dead_letters: Arc::new(queue.clone()),
             store: Arc::new(EmbeddedStore::open(disk.clone(), Arc::clone(&clock))?),
-            settled: Settled::open(disk.clone())?,
+            settled: None,
+            disk: disk.clone(),
             merchants: Arc::clone(&merchants),
             seal: Arc::clone(&seal),
             clock: Arc::clone(&clock),

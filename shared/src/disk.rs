@@ -18,7 +18,7 @@ use std::{
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{self, Receiver, Sender},
+        mpsc::{self, Sender},
     },
     thread::JoinHandle,
     time::Duration,
@@ -26,8 +26,12 @@ use std::{
 
 use tokio::{sync::oneshot, time::Instant};
 
-use self::tally::{Gap, Tally};
+use self::{
+    flusher::{Flusher, Job, Task},
+    tally::{Gap, Tally},
+};
 
+mod flusher;
 mod tally;
 
 /// The time that a process which is just going away has to release the lock.
@@ -38,8 +42,6 @@ const LOCK_POLL: Duration = Duration::from_millis(20);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The time after which a job counts as failed; a disk that needs longer is no disk to rely on.
 const COMMIT_LIMIT: Duration = Duration::from_secs(30);
-/// Jobs that one flush may cover, so that the first of them does not wait for ever.
-const GROUP_MAX: usize = 4096;
 /// sled writes what is larger than a quarter of a segment to a file of its own, which it never syncs. A leaf has up to 17
 /// records and is written as one, so this keeps records of up to 120 KiB in the log.
 const SEGMENT_BYTES: usize = 8 << 20;
@@ -110,14 +112,6 @@ pub enum DiskError {
 }
 
 type Cause = Box<dyn StdError + Send + Sync>;
-/// Runs a job; what it returns tells whoever waits how the flush after it went.
-type Job = Box<dyn FnOnce() -> Answer + Send>;
-type Answer = Box<dyn FnOnce(Result<(), DiskError>) + Send>;
-
-enum Task {
-    Run(Job),
-    Stop,
-}
 
 /// A handle to an open database; clones share it. It stays open until [`Disk::close`] or until the last handle and the
 /// last tree are gone.
@@ -188,12 +182,35 @@ impl Disk {
     /// # Errors
     /// [`DiskError`]: whether the job's writes last is then unknown.
     pub async fn commit<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, DiskError> {
+        self.commit_if_written(move || (job(), true)).await
+    }
+
+    /// The same for a job that writes nothing. Where all that the jobs before it wrote is on disk already, nothing is
+    /// flushed.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn look<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> Result<T, DiskError> {
+        self.commit_if_written(move || (job(), false)).await
+    }
+
+    /// The same for a job that says itself whether it wrote anything.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn commit_if_written<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> (T, bool) + Send + 'static,
+    ) -> Result<T, DiskError> {
         self.check()?;
         let (sender, receiver) = oneshot::channel();
         let job: Job = Box::new(move || {
-            let done = catch_unwind(AssertUnwindSafe(job)).map_err(|_| DiskError::Panicked);
+            let (done, wrote) = match catch_unwind(AssertUnwindSafe(job)) {
+                Ok((done, wrote)) => (Ok(done), wrote),
+                Err(_) => (Err(DiskError::Panicked), true),
+            };
             // Whoever dropped the future does not want the answer.
-            Box::new(move |flushed| drop(sender.send(flushed.and(done))))
+            (Box::new(move |flushed: Result<(), DiskError>| drop(sender.send(flushed.and(done)))), wrote)
         });
         self.tasks.send(Task::Run(job)).map_err(|_| DiskError::Closed)?;
         match tokio::time::timeout(COMMIT_LIMIT, receiver).await {
@@ -314,57 +331,6 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
     let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || flusher.serve(&inbox));
     let thread = Arc::new(Mutex::new(Some(thread.map_err(io_error)?)));
     Ok(Disk { db, reserve: 0, path: path.into(), tasks, failure, syncs, thread })
-}
-
-/// The thread's side.
-struct Flusher {
-    db: sled::Db,
-    file: File,
-    tally: Tally,
-    failure: Arc<OnceLock<DiskError>>,
-    syncs: Arc<AtomicU64>,
-}
-
-impl Flusher {
-    fn serve(mut self, inbox: &Receiver<Task>) {
-        let mut open = true;
-        while open {
-            let Ok(first) = inbox.recv() else { break };
-            let mut answers = Vec::new();
-            for task in std::iter::once(first).chain(inbox.try_iter()).take(GROUP_MAX) {
-                match task {
-                    Task::Run(job) => answers.push(job()),
-                    Task::Stop => open = false,
-                }
-            }
-            let flushed = self.flush();
-            for answer in answers {
-                answer(flushed.clone());
-            }
-        }
-        if let Err(error) = self.flush() {
-            tracing::error!(%error, "the last flush failed");
-        }
-        // A commit that comes later is told so by the closed channel.
-    }
-
-    fn flush(&mut self) -> Result<(), DiskError> {
-        if let Some(failure) = self.failure.get() {
-            return Err(failure.clone());
-        }
-        self.syncs.fetch_add(1, Ordering::Relaxed);
-        self.write_out().map_err(|error| {
-            tracing::error!(%error, "the database cannot write to its disk; nothing is confirmed until a restart");
-            self.failure.get_or_init(|| DiskError::Failed(Arc::new(error))).clone()
-        })
-    }
-
-    fn write_out(&mut self) -> sled::Result<()> {
-        self.tally.count()?;
-        self.db.flush()?;
-        self.file.sync_data()?;
-        Ok(self.tally.note(&self.file)?)
-    }
 }
 
 /// What an ordinary user may still write to the disk that holds this path.

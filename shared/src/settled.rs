@@ -1,4 +1,5 @@
-//! The worker's shortcut: events that are known to have taken effect, so that a repeat needs no query.
+//! The worker's shortcut in front of a store on a server: events that are known to have taken effect, so that a repeat
+//! needs no query.
 //!
 //! It is written after the store's commit and never before: marking earlier would turn a crash into a lost payment. It
 //! is not flushed and may be deleted at any time; that costs queries and changes no result. So its own faults are logged
@@ -21,7 +22,6 @@ type Digest = [u8; 14];
 
 /// Events that took effect, with their fingerprints.
 pub struct Settled {
-    disk: Disk,
     tree: Tree,
     /// Where the sweep goes on; a new process begins at the front.
     cursor: Mutex<IVec>,
@@ -32,8 +32,8 @@ impl Settled {
     ///
     /// # Errors
     /// [`DiskError`].
-    pub fn open(disk: Disk) -> Result<Self, DiskError> {
-        Ok(Self { tree: disk.tree("settled")?, disk, cursor: Mutex::default() })
+    pub fn open(disk: &Disk) -> Result<Self, DiskError> {
+        Ok(Self { tree: disk.tree("settled")?, cursor: Mutex::default() })
     }
 
     /// Whether the fact that took effect under this key is known here to be the one with this fingerprint.
@@ -81,20 +81,6 @@ impl Settled {
         self.tree.apply_batch(batch).unwrap_or_else(|error| report(&error));
         forgotten
     }
-
-    /// Whether the disk has more room than must stay free.
-    #[must_use]
-    pub fn has_room(&self) -> bool {
-        self.disk.has_room()
-    }
-
-    /// Bytes on disk of the whole database, and bytes that are free beside it.
-    ///
-    /// # Errors
-    /// [`DiskError`].
-    pub async fn space(&self) -> Result<(u64, u64), DiskError> {
-        self.disk.space().await
-    }
 }
 
 fn digest_of(fingerprint: &str) -> Digest {
@@ -127,7 +113,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_put_is_known_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let settled = Settled::open(Disk::open(directory.path(), Holds::Shortcut).await.unwrap()).unwrap();
+        let settled = Settled::open(&Disk::open(directory.path(), Holds::Shortcut).await.unwrap()).unwrap();
         settled.put_all([(key(1), "shop/A 1999 CNY".to_owned())], at(5));
         assert!(settled.knows(&key(1), "shop/A 1999 CNY"));
         assert!(!settled.knows(&key(1), "shop/A 2000 CNY"));
@@ -137,7 +123,7 @@ mod tests {
     #[tokio::test]
     async fn the_sweep_forgets_what_is_old_in_steps_and_goes_round() {
         let directory = tempfile::tempdir().unwrap();
-        let settled = Settled::open(Disk::open(directory.path(), Holds::Shortcut).await.unwrap()).unwrap();
+        let settled = Settled::open(&Disk::open(directory.path(), Holds::Shortcut).await.unwrap()).unwrap();
         for n in 0..10 {
             settled.put_all([(key(n), format!("fact {n}"))], at(if n % 2 == 0 { 100 } else { 200 }));
         }

@@ -14,6 +14,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use wxpay_shared::{
     clock::Clock,
     config::Config,
+    disk::Disk,
     envelope::SealKeys,
     event::Event,
     merchant::LiveMerchants,
@@ -49,8 +50,10 @@ pub struct Parts {
     pub dead_letters: Arc<dyn DeadLetters>,
     /// Orders and points.
     pub store: Arc<dyn Store>,
-    /// The shortcut for repeats.
-    pub settled: Settled,
+    /// The shortcut for repeats; none where the store is in this process.
+    pub settled: Option<Settled>,
+    /// The directory of the shortcut or of the store.
+    pub disk: Disk,
     /// Whose notifications.
     pub merchants: Arc<LiveMerchants>,
     /// How ingress sealed them.
@@ -167,7 +170,7 @@ impl Worker {
             Err(NotReady::Store)
         } else if !self.parts.consumer.connected() {
             Err(NotReady::Queue)
-        } else if !self.parts.settled.has_room() {
+        } else if !self.parts.disk.has_room() {
             Err(NotReady::Disk)
         } else {
             Ok(())

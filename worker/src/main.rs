@@ -65,13 +65,18 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Home::Embedded => RabbitConsumer::start_alone,
         Home::Postgres | Home::Mysql => RabbitConsumer::start,
     };
+    let settled = match home {
+        Home::Embedded => None,
+        Home::Postgres | Home::Mysql => Some(Settled::open(&disk)?),
+    };
     let consumer = Arc::new(start(url.clone(), config.queue_settings()));
     let dead_letters = Arc::new(RabbitDeadLetters::new(url, config.queue_settings()));
     let worker = Worker::new(Parts {
         consumer: Arc::clone(&consumer) as _,
         dead_letters: Arc::clone(&dead_letters) as _,
         store: Arc::clone(&store),
-        settled: Settled::open(disk.clone())?,
+        settled,
+        disk: disk.clone(),
         merchants,
         seal: Arc::new(seal),
         clock,

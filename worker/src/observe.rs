@@ -22,7 +22,7 @@ impl Worker {
                     Err(error) => tracing::debug!(%error, "could not count the messages"),
                 }
             }
-            match self.parts.settled.space().await {
+            match self.parts.disk.space().await {
                 Ok((size, free)) => metric::data_dir(size, free),
                 Err(error) => tracing::debug!(%error, "could not measure the data directory"),
             }

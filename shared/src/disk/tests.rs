@@ -37,6 +37,35 @@ async fn many_waiters_share_flushes_and_all_return() {
 }
 
 #[tokio::test]
+async fn nothing_is_flushed_for_those_who_write_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open(directory.path()).await;
+    disk.durable().await.unwrap();
+    let before = disk.syncs();
+    disk.look(|| ()).await.unwrap();
+    disk.commit_if_written(|| ((), false)).await.unwrap();
+    assert_eq!(disk.syncs(), before);
+    disk.commit_if_written(|| ((), true)).await.unwrap();
+    assert_eq!(disk.syncs(), before + 1);
+}
+
+#[tokio::test]
+async fn who_looks_beside_a_write_waits_for_its_flush() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = open(directory.path()).await;
+    let (go, gate) = mpsc::channel();
+    let before = disk.syncs();
+    let (held, wrote, looked, ()) =
+        tokio::join!(disk.look(move || gate.recv().unwrap()), disk.commit(|| ()), disk.look(|| ()), async {
+            go.send(()).unwrap()
+        },);
+    held.and(wrote).and(looked).unwrap();
+    assert_eq!(disk.syncs(), before + 1);
+    disk.failure.set(DiskError::Failed(Arc::new(sled::Error::Io(io::Error::other("full"))))).unwrap();
+    assert!(matches!(disk.look(|| ()).await, Err(DiskError::Failed(_))));
+}
+
+#[tokio::test]
 async fn a_second_user_is_told_that_the_database_is_in_use() {
     let directory = tempfile::tempdir().unwrap();
     let disk = open(directory.path()).await;

@@ -2,7 +2,8 @@
 //!
 //! Every call is a job on the database's thread ([`crate::disk`]): jobs run one at a time, so a batch sees and leaves a
 //! consistent state, and each answer, a duplicate's too, is given only when all that it rests on is on disk. A batch is
-//! one transaction over all trees (`records`); the rule of [`crate::order`] runs inside it.
+//! one transaction over all trees (`records`); the rule of [`crate::order`] runs inside it. A batch of repeats needs none,
+//! and nothing is flushed for it.
 
 use std::sync::Arc;
 
@@ -56,21 +57,31 @@ impl EmbeddedStore {
         let trees = self.trees.clone();
         self.disk.commit(move || job(&trees)).await?
     }
+
+    /// A job that writes nothing.
+    async fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Trees) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let trees = self.trees.clone();
+        self.disk.look(move || job(&trees)).await?
+    }
 }
 
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn apply(&self, events: &[Event]) -> Result<Vec<Applied>, StoreError> {
-        let (events, now) = (events.to_vec(), self.clock.now());
-        self.job(move |trees| {
-            trees.transaction(|records| events.iter().map(|event| apply_one(records, event, now)).collect())
-        })
-        .await
+        let (trees, events, now) = (self.trees.clone(), events.to_vec(), self.clock.now());
+        let decided = self.disk.commit_if_written(move || match repeats(&trees, &events).transpose() {
+            Some(answers) => (answers, false),
+            None => (apply_all(&trees, &events, now), true),
+        });
+        decided.await?
     }
 
     async fn look(&self, events: &[Event]) -> Result<Seen, StoreError> {
         let events = events.to_vec();
-        self.job(move |trees| {
+        self.read(move |trees| {
             let mut seen = Seen::default();
             for event in &events {
                 let (id, key) = (event.fact.order(), event.fact.key());
@@ -145,7 +156,7 @@ impl Store for EmbeddedStore {
 
     async fn order(&self, id: &OrderId) -> Result<Option<(Order, Vec<LedgerEntry>)>, StoreError> {
         let id = id.clone();
-        self.job(move |trees| {
+        self.read(move |trees| {
             let Some(order) = trees.order(&id)? else { return Ok(None) };
             Ok(Some((order, trees.entries_of_order(&id)?)))
         })
@@ -154,7 +165,7 @@ impl Store for EmbeddedStore {
 
     async fn account(&self, id: &AccountId, limit: usize) -> Result<Option<Account>, StoreError> {
         let id = id.clone();
-        self.job(move |trees| {
+        self.read(move |trees| {
             let Some(balance) = trees.balance(&id)? else { return Ok(None) };
             Ok(Some(Account { balance, entries: trees.latest_of_account(&id, limit)? }))
         })
@@ -164,6 +175,24 @@ impl Store for EmbeddedStore {
     async fn ping(&self) -> Result<(), StoreError> {
         Ok(self.disk.durable().await?)
     }
+}
+
+/// The answers to events that their orders know and that change nothing, as repeats do; `None` where there is another.
+fn repeats(trees: &Trees, events: &[Event]) -> Result<Option<Vec<Applied>>, StoreError> {
+    let mut answers = Vec::with_capacity(events.len());
+    for event in events {
+        let id = event.fact.order();
+        let Some(order) = trees.order(id)?.filter(|order| order.facts.contains_key(&event.fact.key())) else {
+            return Ok(None);
+        };
+        let (answer, None) = answer(event, Some(&order), Some(id)) else { return Ok(None) };
+        answers.push(answer);
+    }
+    Ok(Some(answers))
+}
+
+fn apply_all(trees: &Trees, events: &[Event], now: Timestamp) -> Result<Vec<Applied>, StoreError> {
+    trees.transaction(|records| events.iter().map(|event| apply_one(records, event, now)).collect())
 }
 
 fn apply_one(records: &Records<'_>, event: &Event, now: Timestamp) -> Result<Applied, StoreError> {
