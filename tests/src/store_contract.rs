@@ -107,6 +107,19 @@ contract!(embedded, EmbeddedHome::new());
 contract!(postgres, SqlHome::new(Kind::Postgres));
 contract!(mariadb, SqlHome::new(Kind::Mariadb));
 
+#[tokio::test]
+async fn the_embedded_store_flushes_nothing_for_repeats() {
+    let home = EmbeddedHome::new().await;
+    let (disk, store) = home.open.as_ref().unwrap();
+    register(&**store, &["A", "B"]).await;
+    assert_eq!(apply(&**store, &[paid("A", "T1")]).await, ["fresh +1999"]);
+    let before = disk.syncs();
+    assert_eq!(apply(&**store, &[paid("A", "T1"), paid("A", "T1")]).await, ["duplicate"; 2]);
+    assert_eq!(disk.syncs(), before);
+    assert_eq!(apply(&**store, &[paid("A", "T1"), paid("B", "T2")]).await, ["duplicate", "fresh +1999"]);
+    assert_eq!(disk.syncs(), before + 1);
+}
+
 async fn an_event_takes_effect_once(home: impl StoreHome) {
     let store = home.store();
     register(&*store, &["A"]).await;
