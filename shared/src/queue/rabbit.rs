@@ -10,6 +10,7 @@ mod confirms;
 mod consumer;
 mod consuming;
 mod desk;
+mod packet;
 mod publisher;
 mod release;
 mod settle;

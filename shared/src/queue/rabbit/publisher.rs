@@ -15,14 +15,16 @@ use secrecy::SecretString;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::{JoinHandle, yield_now},
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Broker, End, HANDSHAKE, PULSE, Session,
     confirms::{Confirms, Job},
-    news, part, supervise, unavailable,
+    news,
+    packet::Packet,
+    part, supervise, unavailable,
 };
 use crate::{
     envelope::Message,
@@ -31,10 +33,6 @@ use crate::{
 
 /// Jobs that are taken in before confirms are looked at again.
 const BATCH: usize = 64;
-/// What is ready waits so long at most for more, and for confirms of what is on its way: some may never come.
-const HOLD: Duration = Duration::from_millis(5);
-/// Where messages come fast, so many go out together, unless that takes too long.
-const ENOUGH: usize = 16;
 /// The largest frame of what ingress publishes. lapin keeps buffers for 32 frames each way, 8 MiB with the broker's own 128 KiB.
 /// A body may take several frames; the headers must fit into one, and only the worker's, with their history, are long.
 const FRAME_MAX: FrameSize = 32 * 1024;
@@ -214,18 +212,16 @@ impl Publishing {
     ) {
         let mut news = news(connection);
         let mut pulse = tokio::time::interval(PULSE);
-        let mut ready = Vec::with_capacity(BATCH);
-        let (mut held_until, mut went_together) = (Instant::now(), 0);
+        let mut packet = Packet::with_capacity(BATCH);
         let mut repairs = FuturesUnordered::new();
         loop {
+            let overdue = packet.overdue();
             tokio::select! {
-                count = inbox.recv_many(&mut ready, BATCH) => {
-                    if ready.len() == count {
-                        held_until = Instant::now() + HOLD;
-                    }
+                _ = inbox.recv_many(&mut packet.ready, BATCH) => {
+                    packet.hold(Instant::now());
                     // First the handlers that are ready: what they publish goes out in the same packet.
                     yield_now().await;
-                    ready.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(BATCH));
+                    packet.ready.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(BATCH));
                 }
                 wave = confirms.wave() => {
                     if let Some(cause) = wave.lost {
@@ -249,9 +245,9 @@ impl Publishing {
                 }
                 Some(event) = news.next() => self.tell(&event),
                 _ = pulse.tick() => {}
-                () = sleep_until(held_until), if !ready.is_empty() => {}
+                () = overdue => {}
                 () = self.stop.cancelled() => {
-                    ready.drain(..).for_each(|job| confirms.publish(channel, job));
+                    packet.ready.drain(..).for_each(|job| confirms.publish(channel, job));
                     drop(timeout(PUBLISH_BUDGET, finish(channel, inbox, confirms)).await);
                     return;
                 }
@@ -259,13 +255,7 @@ impl Publishing {
             if !connection.status().connected() || !channel.status().connected() {
                 return;
             }
-            // Few large packets cost the broker less. So what is ready waits until it is as much as what is still on its way,
-            // and enough; a message that comes alone goes out alone.
-            let enough = if went_together > 1 { ENOUGH } else { 1 };
-            if ready.len() >= enough.max(confirms.len()) || (!ready.is_empty() && Instant::now() >= held_until) {
-                went_together = ready.len();
-                ready.drain(..).for_each(|job| confirms.publish(channel, job));
-            }
+            packet.go(confirms.len(), Instant::now()).for_each(|job| confirms.publish(channel, job));
         }
     }
 
