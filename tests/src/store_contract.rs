@@ -8,22 +8,21 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use wxpay_shared::{
-    clock::SystemClock,
-    disk::{Disk, Holds},
     event::{Fact, Payment, Refund, RefundStatus},
     fen::Fen,
     ids::{AccountId, AppId, Currency, MchId, MerchantName, OpenId, OrderId, UserId},
     order::{Order, OrderState, Registration},
     reason::Reason,
-    store::{Account, Applied, Closed, LedgerEntry, Registered, Store, embedded::EmbeddedStore},
+    store::{Account, Applied, Closed, LedgerEntry, Registered, Store},
 };
 
-use self::{desk::*, races::*, samples::*, sql::SqlHome};
+use self::{desk::*, races::*, samples::*, sled::EmbeddedHome, sql::SqlHome};
 use crate::harness::database::Kind;
 
 mod desk;
 mod races;
 pub(crate) mod samples;
+mod sled;
 pub(crate) mod sql;
 
 /// A home under test.
@@ -33,36 +32,6 @@ pub(crate) trait StoreHome {
     fn store(&self) -> Arc<dyn Store>;
     /// Closes the store and opens it again. The test must have dropped what it got from `store`.
     async fn reopen(&mut self);
-}
-
-pub(crate) struct EmbeddedHome {
-    directory: tempfile::TempDir,
-    open: Option<(Disk, Arc<EmbeddedStore>)>,
-}
-
-impl EmbeddedHome {
-    async fn new() -> Self {
-        let mut home = Self { directory: tempfile::tempdir().unwrap(), open: None };
-        home.reopen().await;
-        home
-    }
-}
-
-#[async_trait]
-impl StoreHome for EmbeddedHome {
-    fn store(&self) -> Arc<dyn Store> {
-        Arc::<EmbeddedStore>::clone(&self.open.as_ref().expect("open between reopenings").1)
-    }
-
-    async fn reopen(&mut self) {
-        if let Some((disk, store)) = self.open.take() {
-            drop(store);
-            disk.close().await.unwrap();
-        }
-        let disk = Disk::open(self.directory.path(), Holds::Records).await.unwrap();
-        let store = EmbeddedStore::open(disk.clone(), Arc::new(SystemClock)).unwrap();
-        self.open = Some((disk, Arc::new(store)));
-    }
 }
 
 macro_rules! contract {
@@ -106,19 +75,6 @@ macro_rules! contract {
 contract!(embedded, EmbeddedHome::new());
 contract!(postgres, SqlHome::new(Kind::Postgres));
 contract!(mariadb, SqlHome::new(Kind::Mariadb));
-
-#[tokio::test]
-async fn the_embedded_store_flushes_nothing_for_repeats() {
-    let home = EmbeddedHome::new().await;
-    let (disk, store) = home.open.as_ref().unwrap();
-    register(&**store, &["A", "B"]).await;
-    assert_eq!(apply(&**store, &[paid("A", "T1")]).await, ["fresh +1999"]);
-    let before = disk.syncs();
-    assert_eq!(apply(&**store, &[paid("A", "T1"), paid("A", "T1")]).await, ["duplicate"; 2]);
-    assert_eq!(disk.syncs(), before);
-    assert_eq!(apply(&**store, &[paid("A", "T1"), paid("B", "T2")]).await, ["duplicate", "fresh +1999"]);
-    assert_eq!(disk.syncs(), before + 1);
-}
 
 async fn an_event_takes_effect_once(home: impl StoreHome) {
     let store = home.store();
