@@ -5,7 +5,7 @@
 //! changing a result, and it is written only after the commit; written earlier, a crash in between would turn into a lost
 //! payment. The embedded store is in sled itself and answers its repeats as fast.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use wxpay_shared::{
@@ -26,18 +26,16 @@ const SWEEP_EVERY: Duration = Duration::from_secs(10);
 impl Worker {
     /// Forgets what is old, a little at a time. Never returns.
     pub(crate) async fn forget(self: Arc<Self>) {
-        if self.parts.settled.is_none() {
-            return pending().await;
-        }
         let mut tick = tokio::time::interval(SWEEP_EVERY);
         loop {
             tick.tick().await;
             let older_than = self.parts.clock.now().checked_sub(REMEMBERED).unwrap_or(Timestamp::MIN);
             let worker = Arc::clone(&self);
-            let sweep = move || worker.parts.settled.as_ref().map(|settled| settled.sweep(older_than, SWEEP_STEPS));
+            let sweep =
+                move || worker.parts.settled.as_ref().map_or(0, |settled| settled.sweep(older_than, SWEEP_STEPS));
             match tokio::task::spawn_blocking(sweep).await {
-                Ok(None | Some(0)) => {}
-                Ok(Some(forgotten)) => tracing::debug!(forgotten, "forgot settled events"),
+                Ok(0) => {}
+                Ok(forgotten) => tracing::debug!(forgotten, "forgot settled events"),
                 Err(error) => tracing::error!(%error, "could not sweep the settled events"),
             }
         }

@@ -49,8 +49,37 @@ async fn nothing_is_flushed_for_those_who_write_nothing() {
     assert_eq!(disk.syncs(), before + 1);
 }
 
+/// What the jobs of one group are told, where the disk cannot sync; `wrote` says what each of them did.
+fn told_without_a_disk(wrote: &[bool]) -> Vec<Result<(), DiskError>> {
+    let directory = tempfile::tempdir().unwrap();
+    let db = sled::Config::new().path(directory.path()).open().unwrap();
+    let tally = Tally::open(directory.path(), &db, 0, Holds::Records).unwrap();
+    let file = File::open("/dev/null").unwrap();
+    let flusher = Flusher { db, file, tally, failure: Arc::default(), syncs: Arc::default() };
+    let ((tasks, inbox), (teller, told)) = (mpsc::channel(), mpsc::channel());
+    for &wrote in wrote {
+        let teller = teller.clone();
+        let job: Job = Box::new(move || (Box::new(move |flushed| teller.send(flushed).unwrap()), wrote));
+        tasks.send(Task::Run(job)).unwrap();
+    }
+    tasks.send(Task::Stop).unwrap();
+    drop(teller);
+    flusher.serve(&inbox);
+    told.iter().collect()
+}
+
+#[test]
+fn who_looks_beside_a_write_is_told_how_its_flush_went() {
+    let told = told_without_a_disk(&[false, true, false]);
+    assert!(
+        matches!(&told[..], [Err(DiskError::Failed(_)), Err(DiskError::Failed(_)), Err(DiskError::Failed(_))]),
+        "{told:?}"
+    );
+    assert!(matches!(&told_without_a_disk(&[false, false])[..], [Ok(()), Ok(())]), "there is nothing to flush");
+}
+
 #[tokio::test]
-async fn who_looks_beside_a_write_waits_for_its_flush() {
+async fn who_looks_beside_a_write_shares_its_flush() {
     let directory = tempfile::tempdir().unwrap();
     let disk = open(directory.path()).await;
     let (go, gate) = mpsc::channel();

@@ -50,7 +50,8 @@ impl EmbeddedStore {
         Ok(Self { trees: Trees::open(&disk)?, audit: AuditRecord::open(&disk)?, disk, clock })
     }
 
-    async fn job<T: Send + 'static>(
+    /// A job that writes.
+    async fn write<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Trees) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -105,7 +106,7 @@ impl Store for EmbeddedStore {
 
     async fn register(&self, registration: &Registration) -> Result<Registered, StoreError> {
         let (registration, now) = (registration.clone(), self.clock.now());
-        self.job(move |trees| {
+        self.write(move |trees| {
             trees.transaction(|records| match records.order(&registration.id)? {
                 Some(order) if order.registration == registration => Ok(Registered::Known(order)),
                 Some(order) => Ok(Registered::Conflict(order)),
@@ -121,7 +122,7 @@ impl Store for EmbeddedStore {
 
     async fn close(&self, id: &OrderId) -> Result<Closed, StoreError> {
         let (id, now) = (id.clone(), self.clock.now());
-        self.job(move |trees| {
+        self.write(move |trees| {
             trees.transaction(|records| {
                 let Some(order) = records.order(&id)? else { return Ok(Closed::Unknown) };
                 let Some(closed) = order.close(now) else { return Ok(Closed::Paid(order)) };
@@ -139,7 +140,7 @@ impl Store for EmbeddedStore {
         amount: Fen,
     ) -> Result<Announced, StoreError> {
         let (id, out_refund_no) = (id.clone(), out_refund_no.clone());
-        self.job(move |trees| {
+        self.write(move |trees| {
             trees.transaction(|records| {
                 let Some(order) = records.order(&id)? else { return Ok(Announced::Unknown) };
                 match order.announce_refund(&out_refund_no, amount) {
