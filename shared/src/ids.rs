@@ -21,7 +21,7 @@ macro_rules! id {
     ($(#[$doc:meta])* $type:ident, $name:literal, $max:literal, $rule:literal, $allowed:expr, $debug:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[serde(try_from = "String")]
         pub struct $type(String);
 
         impl $type {
@@ -30,9 +30,13 @@ macro_rules! id {
             /// # Errors
             /// [`IdError`] with the rule that the text breaks.
             pub fn parse(text: &str) -> Result<Self, IdError> {
+                Self::check(text).map(|()| Self(text.to_owned()))
+            }
+
+            fn check(text: &str) -> Result<(), IdError> {
                 let allowed: fn(u8) -> bool = $allowed;
                 if (1..=$max).contains(&text.len()) && text.bytes().all(allowed) {
-                    Ok(Self(text.to_owned()))
+                    Ok(())
                 } else {
                     Err(IdError { name: $name, rule: $rule })
                 }
@@ -49,7 +53,7 @@ macro_rules! id {
             type Error = IdError;
 
             fn try_from(text: String) -> Result<Self, IdError> {
-                Self::parse(&text)
+                Self::check(&text).map(|()| Self(text))
             }
         }
 

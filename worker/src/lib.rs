@@ -16,7 +16,6 @@ use wxpay_shared::{
     config::Config,
     disk::Disk,
     envelope::SealKeys,
-    event::Event,
     merchant::LiveMerchants,
     queue::{Consumer, DeadLetters, Delivery},
     runtime::FINISH_BUDGET,
@@ -38,7 +37,6 @@ mod console;
 
 use admin::turns::Turns;
 use gate::Gate;
-use open::Opened;
 use release::Registrations;
 use settle::Ending;
 
@@ -191,11 +189,15 @@ impl Worker {
     /// The flow. One ending for each delivery; an error only where the store is away, and then nothing is decided.
     async fn handle(&self, deliveries: &[Delivery]) -> Result<Vec<Ending>, StoreError> {
         let merchants = self.parts.merchants.now();
-        let opened: Vec<_> = deliveries.iter().map(|delivery| self.open(&delivery.message, &merchants)).collect();
-        let events: Vec<Event> = opened.iter().flat_map(|opened| opened.events.iter().cloned()).collect();
+        let (mut events, mut parts) = (Vec::new(), Vec::with_capacity(deliveries.len()));
+        for delivery in deliveries {
+            let opened = self.open(&delivery.message, &merchants);
+            parts.push((opened.events.len(), opened.rejection));
+            events.extend(opened.events);
+        }
         let mut answers = self.dedup_and_apply(events).await?.into_iter();
 
-        let ending = |opened: Opened| Ending::of(opened.rejection, answers.by_ref().take(opened.events.len()));
-        Ok(opened.into_iter().map(ending).collect())
+        let ending = |(events, rejection)| Ending::of(rejection, answers.by_ref().take(events));
+        Ok(parts.into_iter().map(ending).collect())
     }
 }

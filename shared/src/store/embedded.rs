@@ -197,16 +197,16 @@ fn apply_all(trees: &Trees, events: &[Event], now: Timestamp) -> Result<Vec<Appl
 }
 
 fn apply_one(records: &Records<'_>, event: &Event, now: Timestamp) -> Result<Applied, StoreError> {
-    let order = records.order(event.fact.order())?;
-    let recorded_on = records.order_of_fact(&event.fact.key())?;
+    let (order, key) = (records.order(event.fact.order())?, event.fact.key());
+    let recorded_on = records.order_of_fact(&key)?;
     let (applied, change) = answer(event, order.as_ref(), recorded_on.as_ref());
     if let Some(Change { order, entry }) = change {
         let id = &order.registration.id;
         records.put_order(&order)?;
-        records.put_fact(&event.fact.key(), id)?;
+        records.put_fact(&key, id)?;
         if let Some(entry) = entry {
             let account = AccountId { merchant: id.merchant.clone(), user: entry.user };
-            records.add_entry(account, id, event.fact.key(), entry.points, now)?;
+            records.add_entry(account, id, key, entry.points, now)?;
         }
     }
     Ok(applied)
