@@ -83,3 +83,80 @@ fn from_latin1(text: &str) -> String {
     let bytes: Option<Vec<u8>> = text.chars().map(|character| u8::try_from(u32::from(character)).ok()).collect();
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| text.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use wxpay_shared::{config::Config, merchant::Merchants};
+
+    use super::*;
+    use crate::dev_merchant;
+
+    /// Signs these fields, as WeChat would, and says what is told about what arrived instead of them.
+    fn hint(algorithm: SignType, signed: &[(&str, &str)], arrived: &[(&str, &str)]) -> Option<String> {
+        told(algorithm, signed, arrived, |sign| sign)
+    }
+
+    fn told(
+        algorithm: SignType,
+        signed: &[(&str, &str)],
+        arrived: &[(&str, &str)],
+        sign: impl Fn(String) -> String,
+    ) -> Option<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, _) = dev_merchant::ensure(directory.path()).unwrap();
+        let merchants = Merchants::open(&Config::load(Some(&file), []).unwrap()).unwrap();
+        let merchant = merchants.get(dev_merchant::NAME).unwrap();
+        let owned = |pairs: &[(&str, &str)]| -> Pairs {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let digest = v2_sign::digest(&Fields::from_pairs(owned(signed)).unwrap(), &merchant.v2_keys[0], algorithm);
+        let mut arrived = owned(arrived);
+        arrived.push(("sign".to_owned(), sign(digest)));
+        super::digest(&Fields::from_pairs(arrived).unwrap(), merchant, algorithm)
+    }
+
+    #[test]
+    fn what_happened_to_a_value_is_told() {
+        let twice_encoded: String = "商品".bytes().map(char::from).collect();
+        for (signed, arrived, told) in [
+            ("a\r\nb", "a\nb", "It fits if line ends are CR LF instead of LF"),
+            ("a\nb", "a\r\nb", "It fits if line ends are LF instead of CR LF"),
+            ("1<2", "1&lt;2", "It fits if entities such as &amp; are resolved once more"),
+            ("商品", &twice_encoded, "It fits if the text is read as UTF-8 instead of Latin-1"),
+            ("a ", "a", "more in attach: the value was trimmed"),
+            (" a", "a", "more in attach: the value was trimmed"),
+            ("a\n", "a", "more in attach: the value was trimmed"),
+            ("a+b", "a b", "more in attach: the value was trimmed"),
+        ] {
+            for algorithm in [SignType::Md5, SignType::HmacSha256] {
+                let hint = hint(
+                    algorithm,
+                    &[("attach", signed), ("total_fee", "1")],
+                    &[("attach", arrived), ("total_fee", "1")],
+                );
+                assert!(hint.as_ref().is_some_and(|hint| hint.contains(told)), "{signed:?} to {arrived:?}: {hint:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_more_or_less_is_told() {
+        let fee = ("total_fee", "1");
+        let added = hint(SignType::Md5, &[fee], &[fee, ("is_subscribe", "N")]).unwrap();
+        assert!(added.starts_with("It fits without the field is_subscribe"), "{added}");
+        let dropped = hint(SignType::HmacSha256, &[fee, ("sign_type", "HMAC-SHA256")], &[fee]).unwrap();
+        assert!(dropped.starts_with("It fits if sign_type is there"), "{dropped}");
+    }
+
+    #[test]
+    fn a_sign_in_lower_case_is_told() {
+        let fee = [("total_fee", "1")];
+        let told = told(SignType::Md5, &fee, &fee, |sign| sign.to_ascii_lowercase()).unwrap();
+        assert!(told.starts_with("The sign fits in upper case"), "{told}");
+    }
+
+    #[test]
+    fn nothing_is_told_where_no_usual_change_explains_it() {
+        assert_eq!(hint(SignType::Md5, &[("total_fee", "1")], &[("total_fee", "2")]), None);
+    }
+}

@@ -146,3 +146,53 @@ fn signature_cause(read: &V3Headers<'_>, body: &[u8], signed_at: Timestamp, keys
          is forged."
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use reqwest::header::HeaderValue;
+    use wxpay_shared::{config::Config, merchant::Merchants, wechat::sender::SigningKey};
+
+    use super::*;
+    use crate::dev_merchant;
+
+    /// Signs this body, as WeChat would, and returns the cause that is told where another arrived.
+    fn cause(signed: &str, arrived: &str) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, _) = dev_merchant::ensure(directory.path()).unwrap();
+        let merchants = Merchants::open(&Config::load(Some(&file), []).unwrap()).unwrap();
+        let keys = merchants.get(dev_merchant::NAME).unwrap().v3.as_ref().unwrap();
+        let pem = fs::read(directory.path().join(dev_merchant::PLATFORM_PRIVATE_FILE)).unwrap();
+        let key = SigningKey::from_pem(dev_merchant::PLATFORM_SERIAL, &pem).unwrap();
+        let now = Timestamp::from_second(1_773_800_000).unwrap();
+        let headers = key.sign(now, "abcdefghijklmnopqrstuvwxyz012345", signed.as_bytes()).unwrap();
+        let headers: HeaderMap = headers
+            .into_iter()
+            .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(&value).unwrap()))
+            .collect();
+        let mut list = Checklist::default();
+        check(&headers, arrived.as_bytes(), keys, Clocks { judged_at: Some(now), now }, &mut list);
+        assert_eq!(list.failed(), Some("signature"));
+        list.cause().unwrap().to_owned()
+    }
+
+    #[test]
+    fn what_an_editor_or_a_tool_did_to_the_body_is_told() {
+        for (signed, arrived, told) in [
+            ("{}", "{}\n", "It fits without the line end at its end"),
+            ("{}\n", "{}", "It fits with a line end more at its end"),
+            ("{\n}", "{\r\n}", "It fits with LF instead of CR LF"),
+            ("{\r\n}", "{\n}", "It fits with CR LF instead of LF"),
+            ("{}", "\u{feff}{}", "It fits without the byte order mark"),
+        ] {
+            let cause = cause(signed, arrived);
+            assert!(cause.starts_with(told), "{signed:?} to {arrived:?}: {cause}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_told_where_no_usual_change_explains_it() {
+        assert!(cause("{\"id\":1}", "{\"id\":2}").starts_with("The usual causes"));
+    }
+}
