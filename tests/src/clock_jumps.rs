@@ -19,9 +19,7 @@ use wxpay_shared::{
     clock::{Clock, SystemClock},
     config::Config,
     disk::{Disk, Holds},
-    fen::Fen,
     http,
-    ids::{AccountId, Currency, MerchantName, OrderId, OutTradeNo, UserId},
     merchant::{LiveMerchants, Merchants},
     order::Registration,
     queue::{
@@ -33,12 +31,15 @@ use wxpay_shared::{
 };
 use wxpay_worker::{Parts, Settings, Worker};
 
-use crate::harness::{
-    database::{self, Kind},
-    notice::Notice,
-    pair::{API_V3_KEY, DEADLINE, Pair},
-    rabbitmq, wait_until,
-    wechat::{self, Signed},
+use crate::{
+    harness::{
+        database::{self, Kind},
+        notice::Notice,
+        pair::{API_V3_KEY, DEADLINE, Pair},
+        rabbitmq, wait_until,
+        wechat::{self, Signed},
+    },
+    store_contract::samples::{account_id, fen, order_id, registration},
 };
 
 const HOUR: i64 = 3_600;
@@ -102,19 +103,9 @@ impl Bench {
         Self { clock, store, dead_letters, address, client, _stop, _directory: directory }
     }
 
-    fn id(order: &str) -> OrderId {
-        OrderId { merchant: MerchantName::parse("shop").unwrap(), out_trade_no: OutTradeNo::parse(order).unwrap() }
-    }
-
     async fn register(&self, order: &str) {
-        let registration = Registration {
-            id: Self::id(order),
-            amount: Fen::new(1_000).unwrap(),
-            currency: Currency::cny(),
-            user: Some(UserId::parse("u").unwrap()),
-            appid: None,
-            rate: "1/100".parse().unwrap(),
-        };
+        let rate = "1/100".parse().unwrap();
+        let registration = Registration { amount: fen(1_000), appid: None, rate, ..registration(order, Some("u")) };
         self.store.register(&registration).await.unwrap();
     }
 
@@ -135,7 +126,7 @@ impl Bench {
     }
 
     async fn is_paid(&self, order: &str) -> bool {
-        let (order, _) = self.store.order(&Self::id(order)).await.unwrap().expect("it is registered");
+        let (order, _) = self.store.order(&order_id(order)).await.unwrap().expect("it is registered");
         order.payments().next().is_some()
     }
 }
@@ -170,11 +161,10 @@ async fn a_clock_that_jumps_moves_no_money_twice_and_loses_none() {
     })
     .await;
     for order in &orders {
-        let (found, ledger) = bench.store.order(&Bench::id(order)).await.unwrap().unwrap();
+        let (found, ledger) = bench.store.order(&order_id(order)).await.unwrap().unwrap();
         assert_eq!((found.payments().count(), ledger.len()), (1, 1), "{order}");
     }
-    let account = AccountId { merchant: MerchantName::parse("shop").unwrap(), user: UserId::parse("u").unwrap() };
-    let balance = bench.store.account(&account, 1).await.unwrap().unwrap().balance;
+    let balance = bench.store.account(&account_id("u"), 1).await.unwrap().unwrap().balance;
     assert_eq!(balance.to_string(), (orders.len() * 10).to_string());
     assert_eq!(bench.dead_letters.depths().await.unwrap().dead, 0);
 }

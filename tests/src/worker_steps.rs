@@ -19,7 +19,7 @@ use wxpay_shared::{
     envelope::{Api, Envelope, Message, SealKeys},
     event::Event,
     fen::Fen,
-    ids::{AccountId, Currency, MerchantName, NotificationId, OrderId, OutRefundNo, OutTradeNo},
+    ids::{AccountId, MerchantName, NotificationId, OrderId, OutRefundNo},
     merchant::{LiveMerchants, Merchants},
     order::{Order, OrderState, Registration},
     queue::{DeadLetters as _, Publisher as _, QueueSettings, embedded::EmbeddedQueue},
@@ -34,10 +34,13 @@ use wxpay_shared::{
 };
 use wxpay_worker::{NotReady, Parts, Settings, Worker, deliver::GATHER};
 
-use crate::harness::{
-    notice::Notice,
-    pair::{DEADLINE, Pair},
-    wait_until,
+use crate::{
+    harness::{
+        notice::Notice,
+        pair::{DEADLINE, Pair},
+        wait_until,
+    },
+    store_contract::samples::{fen, order_id, registration},
 };
 
 /// A store that panics over one order, and is away on demand.
@@ -143,19 +146,9 @@ impl Bench {
         Self { queue, store, worker, seal, _stop: stop.drop_guard(), _directory: directory }
     }
 
-    fn id(order: &str) -> OrderId {
-        OrderId { merchant: MerchantName::parse("shop").unwrap(), out_trade_no: OutTradeNo::parse(order).unwrap() }
-    }
-
     async fn register(&self, order: &str) {
-        let registration = Registration {
-            id: Self::id(order),
-            amount: Fen::new(1_000).unwrap(),
-            currency: Currency::cny(),
-            user: None,
-            appid: None,
-            rate: "1/100".parse().unwrap(),
-        };
+        let rate = "1/100".parse().unwrap();
+        let registration = Registration { amount: fen(1_000), appid: None, rate, ..registration(order, None) };
         self.store.register(&registration).await.unwrap();
     }
 
@@ -173,7 +166,7 @@ impl Bench {
 
     async fn paid(&self, order: &str) {
         wait_until("it is paid", DEADLINE, async || {
-            self.store.order(&Self::id(order)).await.unwrap().unwrap().0.state() == OrderState::Paid
+            self.store.order(&order_id(order)).await.unwrap().unwrap().0.state() == OrderState::Paid
         })
         .await;
     }
