@@ -4,82 +4,112 @@
 //! It is written after the store's commit and never before: marking earlier would turn a crash into a lost payment. It
 //! is not flushed and may be deleted at any time; that costs queries and changes no result. So its own faults are logged
 //! and otherwise count as "not known". All calls are short but may touch the disk.
+//!
+//! It knows a generation of facts and the one before; older ones go as new ones come. So its size, in memory too, has a
+//! limit whatever a shop's traffic is. A key is a mark, the generation and the event's key.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::digest;
-use jiff::Timestamp;
-use sled::{Batch, IVec, Tree};
+use sled::{IVec, Tree};
 
 use crate::{
     disk::{Disk, DiskError},
     event::EventKey,
 };
 
-/// What stands for a fingerprint: so much of its SHA-256 that an entry, with its 8 bytes of time, has the 22 bytes that sled
-/// keeps without an allocation.
-type Digest = [u8; 14];
+/// Facts of one generation. WeChat repeats what it must within minutes, mostly; sled takes about 30 bytes of memory for each
+/// record, however small its cache is.
+const GENERATION: usize = 200_000;
+/// Old facts that go for each new one: more than come.
+const FORGOTTEN_FOR_EACH: usize = 2;
+/// Sorts before the keys of earlier versions, which began with a letter.
+const MARK: u8 = 0;
+
+/// What stands for a fingerprint: so much of its SHA-256 that sled keeps it without an allocation.
+type Digest = [u8; 16];
 
 /// Events that took effect, with their fingerprints.
 pub struct Settled {
     tree: Tree,
-    /// Where the sweep goes on; a new process begins at the front.
-    cursor: Mutex<IVec>,
+    newest: Mutex<Generation>,
+    /// Facts of one generation.
+    size: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Generation {
+    number: u32,
+    facts: usize,
 }
 
 impl Settled {
-    /// The shortcut in an open database.
+    /// The shortcut in an open database. A new process begins a new generation.
     ///
     /// # Errors
     /// [`DiskError`].
     pub fn open(disk: &Disk) -> Result<Self, DiskError> {
-        Ok(Self { tree: disk.tree("settled")?, cursor: Mutex::default() })
+        Self::open_with(disk, GENERATION)
+    }
+
+    fn open_with(disk: &Disk, size: usize) -> Result<Self, DiskError> {
+        let tree = disk.tree("settled")?;
+        let last = tree.range(..[MARK + 1]).next_back().transpose().unwrap_or_else(|error| {
+            report(&error);
+            None
+        });
+        let number = last.and_then(|(key, _)| number_in(&key)).map_or(0, |number| number.saturating_add(1));
+        Ok(Self { tree, newest: Mutex::new(Generation { number, facts: 0 }), size })
     }
 
     /// Whether the fact that took effect under this key is known here to be the one with this fingerprint.
     #[must_use]
     pub fn knows(&self, key: &EventKey, fingerprint: &str) -> bool {
-        let value = self.tree.get(key.as_str()).inspect_err(report).ok().flatten();
-        value.is_some_and(|value| value.get(8..) == Some(&digest_of(fingerprint)))
+        let newest = self.newest().number;
+        let (digest, known) = (digest_of(fingerprint), newest.saturating_sub(1)..=newest);
+        known.rev().any(|number| {
+            let value = self.tree.get(name(number, key)).inspect_err(report).ok().flatten();
+            value.is_some_and(|value| *value == digest)
+        })
     }
 
-    /// Remembers facts that are durable in the store.
-    pub fn put_all(&self, facts: impl IntoIterator<Item = (EventKey, String)>, now: Timestamp) {
-        // Not as a batch of sled's: that is written to the disk at once, twice, which nothing here needs.
+    /// Remembers facts that are durable in the store, and forgets old ones.
+    pub fn put_all(&self, facts: Vec<(EventKey, String)>) {
+        let count = facts.len();
+        let number = self.generation_of(count);
+        let written = self.put(facts, number).and_then(|()| self.forget(number, count * FORGOTTEN_FOR_EACH));
+        written.unwrap_or_else(|error| report(&error));
+    }
+
+    // Neither as a batch of sled's: that is written to the disk at once, twice, which nothing here needs.
+    fn put(&self, facts: Vec<(EventKey, String)>, number: u32) -> sled::Result<()> {
         for (key, fingerprint) in facts {
-            let value = [&now.as_millisecond().to_be_bytes()[..], &digest_of(&fingerprint)].concat();
-            if let Err(error) = self.tree.insert(key.as_str(), value) {
-                return report(&error);
-            }
+            self.tree.insert(name(number, &key), &digest_of(&fingerprint))?;
         }
+        Ok(())
     }
 
-    /// Looks at up to `max_steps` entries, going on where the last call ended and round again, and forgets those from
-    /// before `older_than`. Returns how many it forgot.
-    pub fn sweep(&self, older_than: Timestamp, max_steps: usize) -> usize {
-        let mut cursor = self.cursor.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mut batch, mut forgotten, mut steps) = (Batch::default(), 0, 0);
-        for entry in self.tree.range(cursor.clone()..).take(max_steps) {
-            let (key, value) = match entry {
-                Ok(entry) => entry,
-                Err(error) => {
-                    report(&error);
-                    break;
-                }
-            };
-            steps += 1;
-            // The smallest key after this one.
-            *cursor = [&key[..], &[0]].concat().into();
-            if written_at(&value).is_none_or(|at| at < older_than.as_millisecond()) {
-                batch.remove(key);
-                forgotten += 1;
-            }
+    /// Removes facts from before the last two generations.
+    fn forget(&self, newest: u32, most: usize) -> sled::Result<()> {
+        let old = self.tree.range(..start(newest.saturating_sub(1))).chain(self.tree.range([MARK + 1]..));
+        for entry in old.take(most) {
+            self.tree.remove(entry?.0)?;
         }
-        if steps < max_steps {
-            *cursor = IVec::default();
+        Ok(())
+    }
+
+    /// The generation that so many facts more belong to.
+    fn generation_of(&self, count: usize) -> u32 {
+        let mut newest = self.newest();
+        if newest.facts >= self.size {
+            *newest = Generation { number: newest.number.saturating_add(1), facts: 0 };
         }
-        self.tree.apply_batch(batch).unwrap_or_else(|error| report(&error));
-        forgotten
+        newest.facts += count;
+        newest.number
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Generation> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -88,9 +118,18 @@ fn digest_of(fingerprint: &str) -> Digest {
     *digest.as_ref().first_chunk().expect("SHA-256 has 32 bytes")
 }
 
-/// `None` for an entry that this program did not write.
-fn written_at(value: &[u8]) -> Option<i64> {
-    value.first_chunk::<8>().map(|bytes| i64::from_be_bytes(*bytes))
+/// What the keys of a generation begin with.
+fn start(number: u32) -> [u8; 5] {
+    let [a, b, c, d] = number.to_be_bytes();
+    [MARK, a, b, c, d]
+}
+
+fn name(number: u32, key: &EventKey) -> IVec {
+    [&start(number)[..], key.as_str().as_bytes()].concat().into()
+}
+
+fn number_in(name: &[u8]) -> Option<u32> {
+    name.get(1..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 fn report(error: &sled::Error) {
@@ -99,43 +138,70 @@ fn report(error: &sled::Error) {
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
     use crate::disk::Holds;
 
-    fn key(n: u32) -> EventKey {
+    fn key(n: usize) -> EventKey {
         serde_json::from_str(&format!("\"pay:1900000001:{n:04}\"")).unwrap()
     }
 
-    fn at(second: i64) -> Timestamp {
-        Timestamp::from_second(second).unwrap()
+    async fn disk(directory: &TempDir) -> Disk {
+        Disk::open(directory.path(), Holds::Shortcut).await.unwrap()
+    }
+
+    fn put(settled: &Settled, facts: std::ops::Range<usize>) {
+        settled.put_all(facts.map(|n| (key(n), format!("fact {n}"))).collect());
+    }
+
+    fn known(settled: &Settled) -> Vec<usize> {
+        (0..100).filter(|n| settled.knows(&key(*n), &format!("fact {n}"))).collect()
     }
 
     #[tokio::test]
     async fn what_was_put_is_known_and_nothing_else() {
         let directory = tempfile::tempdir().unwrap();
-        let settled = Settled::open(&Disk::open(directory.path(), Holds::Shortcut).await.unwrap()).unwrap();
-        settled.put_all([(key(1), "shop/A 1999 CNY".to_owned())], at(5));
+        let settled = Settled::open(&disk(&directory).await).unwrap();
+        settled.put_all(vec![(key(1), "shop/A 1999 CNY".to_owned())]);
         assert!(settled.knows(&key(1), "shop/A 1999 CNY"));
         assert!(!settled.knows(&key(1), "shop/A 2000 CNY"));
         assert!(!settled.knows(&key(2), "shop/A 1999 CNY"));
     }
 
     #[tokio::test]
-    async fn the_sweep_forgets_what_is_old_in_steps_and_goes_round() {
+    async fn the_latest_two_generations_are_known_and_no_more_are_kept() {
         let directory = tempfile::tempdir().unwrap();
-        let settled = Settled::open(&Disk::open(directory.path(), Holds::Shortcut).await.unwrap()).unwrap();
-        for n in 0..10 {
-            settled.put_all([(key(n), format!("fact {n}"))], at(if n % 2 == 0 { 100 } else { 200 }));
+        let settled = Settled::open_with(&disk(&directory).await, 10).unwrap();
+        let mut most = 0;
+        for n in 0..95 {
+            put(&settled, n..n + 1);
+            most = most.max(settled.tree.len());
         }
-        let mut forgotten = Vec::new();
-        for _ in 0..5 {
-            forgotten.push(settled.sweep(at(150), 3));
+        assert_eq!(known(&settled), (80..95).collect::<Vec<_>>());
+        assert_eq!((settled.tree.len(), most), (15, 20));
+    }
+
+    #[tokio::test]
+    async fn a_new_process_knows_what_the_one_before_did() {
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..3 {
+            let disk = disk(&directory).await;
+            let settled = Settled::open_with(&disk, 10).unwrap();
+            put(&settled, round * 5..round * 5 + 5);
+            assert_eq!(known(&settled), (round.saturating_sub(1) * 5..round * 5 + 5).collect::<Vec<_>>());
+            drop(settled);
+            disk.close().await.unwrap();
         }
-        assert_eq!(forgotten, [2, 1, 2, 0, 0]);
-        assert_eq!(
-            (0..10).filter(|n| settled.knows(&key(*n), &format!("fact {n}"))).collect::<Vec<_>>(),
-            [1, 3, 5, 7, 9]
-        );
-        assert_eq!((0..4).map(|_| settled.sweep(at(300), 2)).sum::<usize>(), 5);
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_version_kept_goes() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = disk(&directory).await;
+        disk.tree("settled").unwrap().insert(key(1).as_str(), &[0; 22]).unwrap();
+        let settled = Settled::open_with(&disk, 10).unwrap();
+        put(&settled, 1..2);
+        assert_eq!((settled.tree.len(), known(&settled)), (1, vec![1]));
     }
 }

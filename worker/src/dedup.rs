@@ -5,9 +5,6 @@
 //! changing a result, and it is written only after the commit; written earlier, a crash in between would turn into a lost
 //! payment. The embedded store is in sled itself and answers its repeats as fast.
 
-use std::{sync::Arc, time::Duration};
-
-use jiff::{SignedDuration, Timestamp};
 use wxpay_shared::{
     event::Event,
     reason::{Reason, Rejection},
@@ -16,31 +13,7 @@ use wxpay_shared::{
 
 use crate::{Worker, apply};
 
-/// How long a settled event is remembered. WeChat repeats for a day; what comes later costs a question to the store.
-const REMEMBERED: SignedDuration = SignedDuration::from_hours(30 * 24);
-/// Entries that one sweep looks at, so that it stays short whatever the size.
-const SWEEP_STEPS: usize = 1_000;
-/// How often it sweeps.
-const SWEEP_EVERY: Duration = Duration::from_secs(10);
-
 impl Worker {
-    /// Forgets what is old, a little at a time. Never returns.
-    pub(crate) async fn forget(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(SWEEP_EVERY);
-        loop {
-            tick.tick().await;
-            let older_than = self.parts.clock.now().checked_sub(REMEMBERED).unwrap_or(Timestamp::MIN);
-            let worker = Arc::clone(&self);
-            let sweep =
-                move || worker.parts.settled.as_ref().map_or(0, |settled| settled.sweep(older_than, SWEEP_STEPS));
-            match tokio::task::spawn_blocking(sweep).await {
-                Ok(0) => {}
-                Ok(forgotten) => tracing::debug!(forgotten, "forgot settled events"),
-                Err(error) => tracing::error!(%error, "could not sweep the settled events"),
-            }
-        }
-    }
-
     /// What became of each event, in its place. An error only where the store is away.
     pub(crate) async fn dedup_and_apply(
         &self,
@@ -61,8 +34,8 @@ impl Worker {
             // for that one must be rejected each time it comes.
             let took_effect = |answer: &Result<Applied, StoreError>| matches!(answer, Ok(Applied::Fresh { .. }));
             let marks = fresh.iter().zip(&applied).filter(|(_, answer)| took_effect(answer));
-            let marks = marks.map(|(event, _)| (event.fact.key(), event.fact.fingerprint()));
-            settled.put_all(marks, self.parts.clock.now());
+            let marks: Vec<_> = marks.map(|(event, _)| (event.fact.key(), event.fact.fingerprint())).collect();
+            settled.put_all(marks);
         }
 
         let mut applied = applied.into_iter();

@@ -148,7 +148,6 @@ impl Worker {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = work => {}
-            () = Arc::clone(&self).forget() => {}
             () = Arc::clone(&self).observe() => {}
             () = Arc::clone(&self).release() => {}
         }
