@@ -8,7 +8,10 @@
 //! It knows a generation of facts and the one before; older ones go as new ones come. So its size, in memory too, has a
 //! limit whatever a shop's traffic is. A key is a mark, the generation and the event's key.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
 
 use aws_lc_rs::digest;
 use sled::{IVec, Tree};
@@ -18,8 +21,8 @@ use crate::{
     event::EventKey,
 };
 
-/// Facts of one generation. WeChat repeats what it must within minutes, mostly; sled takes about 30 bytes of memory for each
-/// record, however small its cache is.
+/// Facts of one generation. Most of WeChat's repeats come within three hours, and the store answers what is not known any
+/// more; sled takes about 30 bytes of memory for each record, however small its cache is.
 const GENERATION: usize = 200_000;
 /// Old facts that go for each new one: more than come.
 const FORGOTTEN_FOR_EACH: usize = 2;
@@ -32,15 +35,12 @@ type Digest = [u8; 16];
 /// Events that took effect, with their fingerprints.
 pub struct Settled {
     tree: Tree,
-    newest: Mutex<Generation>,
+    /// The newest generation.
+    newest: AtomicU32,
+    /// Its facts. Held while facts are put: two that forget at the same time would take the same old ones, so fewer than come.
+    facts: Mutex<usize>,
     /// Facts of one generation.
     size: usize,
-}
-
-#[derive(Clone, Copy)]
-struct Generation {
-    number: u32,
-    facts: usize,
 }
 
 impl Settled {
@@ -59,13 +59,13 @@ impl Settled {
             None
         });
         let number = last.and_then(|(key, _)| number_in(&key)).map_or(0, |number| number.saturating_add(1));
-        Ok(Self { tree, newest: Mutex::new(Generation { number, facts: 0 }), size })
+        Ok(Self { tree, newest: AtomicU32::new(number), facts: Mutex::default(), size })
     }
 
     /// Whether the fact that took effect under this key is known here to be the one with this fingerprint.
     #[must_use]
     pub fn knows(&self, key: &EventKey, fingerprint: &str) -> bool {
-        let newest = self.newest().number;
+        let newest = self.newest.load(Ordering::Relaxed);
         let (digest, known) = (digest_of(fingerprint), newest.saturating_sub(1)..=newest);
         known.rev().any(|number| {
             let value = self.tree.get(name(number, key)).inspect_err(report).ok().flatten();
@@ -75,13 +75,18 @@ impl Settled {
 
     /// Remembers facts that are durable in the store, and forgets old ones.
     pub fn put_all(&self, facts: Vec<(EventKey, String)>) {
-        let count = facts.len();
-        let number = self.generation_of(count);
-        let written = self.put(facts, number).and_then(|()| self.forget(number, count * FORGOTTEN_FOR_EACH));
+        let mut held = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if *held >= self.size {
+            *held = 0;
+            self.newest.fetch_add(1, Ordering::Relaxed);
+        }
+        *held += facts.len();
+        let (newest, forgotten) = (self.newest.load(Ordering::Relaxed), facts.len() * FORGOTTEN_FOR_EACH);
+        let written = self.put(facts, newest).and_then(|()| self.forget(newest, forgotten));
         written.unwrap_or_else(|error| report(&error));
     }
 
-    // Neither as a batch of sled's: that is written to the disk at once, twice, which nothing here needs.
+    // Single writes, here and below: a batch of sled's is written to the disk at once, twice, which nothing here needs.
     fn put(&self, facts: Vec<(EventKey, String)>, number: u32) -> sled::Result<()> {
         for (key, fingerprint) in facts {
             self.tree.insert(name(number, &key), &digest_of(&fingerprint))?;
@@ -96,20 +101,6 @@ impl Settled {
             self.tree.remove(entry?.0)?;
         }
         Ok(())
-    }
-
-    /// The generation that so many facts more belong to.
-    fn generation_of(&self, count: usize) -> u32 {
-        let mut newest = self.newest();
-        if newest.facts >= self.size {
-            *newest = Generation { number: newest.number.saturating_add(1), facts: 0 };
-        }
-        newest.facts += count;
-        newest.number
-    }
-
-    fn newest(&self) -> MutexGuard<'_, Generation> {
-        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

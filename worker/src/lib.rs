@@ -188,15 +188,15 @@ impl Worker {
     /// The flow. One ending for each delivery; an error only where the store is away, and then nothing is decided.
     async fn handle(&self, deliveries: &[Delivery]) -> Result<Vec<Ending>, StoreError> {
         let merchants = self.parts.merchants.now();
-        let (mut events, mut parts) = (Vec::new(), Vec::with_capacity(deliveries.len()));
+        let (mut events, mut shares) = (Vec::new(), Vec::with_capacity(deliveries.len()));
         for delivery in deliveries {
             let opened = self.open(&delivery.message, &merchants);
-            parts.push((opened.events.len(), opened.rejection));
+            shares.push((opened.events.len(), opened.rejection));
             events.extend(opened.events);
         }
         let mut answers = self.dedup_and_apply(events).await?.into_iter();
 
         let ending = |(events, rejection)| Ending::of(rejection, answers.by_ref().take(events));
-        Ok(parts.into_iter().map(ending).collect())
+        Ok(shares.into_iter().map(ending).collect())
     }
 }
