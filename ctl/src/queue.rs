@@ -1,4 +1,4 @@
-//! `wxpayctl queue`: how many notifications are where.
+//! `wxpayctl queue`: how many messages are where.
 
 use anyhow::Result;
 use wxpay_shared::queue::ShardDepth;
@@ -22,8 +22,11 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
         screen.json(&depths)?;
         return Ok(Verdict::Fine);
     }
-    let mut grid = Grid::new(["notifications", "where"]).right(0);
-    grid.row([depths.notify.to_string(), "waiting for a worker".to_owned()]);
+    let mut grid = Grid::new(["messages", "where"]).right(0);
+    grid.row([
+        depths.notify.to_string(),
+        "waiting for a worker (on RabbitMQ of up to 16 notifications each)".to_owned(),
+    ]);
     for ShardDepth { queue, waiting, workers } in depths.shards.iter().filter(|_| depths.shards.len() > 1) {
         let takers = if *workers == 0 { "NO worker takes them".to_owned() } else { format!("workers: {workers}") };
         grid.row([waiting.to_string(), format!("  of these in {queue}; {takers}")]);

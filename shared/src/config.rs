@@ -104,7 +104,7 @@ pub struct Queue {
     /// `embedded`, or `amqp://…` or `amqps://…`.
     url: Option<SecretString>,
     url_file: Option<PathBuf>,
-    /// Messages that a worker may hold unsettled.
+    /// Messages that a worker may hold unsettled; on RabbitMQ of up to sixteen notifications each.
     #[serde(deserialize_with = "number")]
     pub prefetch: u16,
     /// Publishes that may wait for their confirm at the same time.

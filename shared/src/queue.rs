@@ -12,6 +12,7 @@ use crate::envelope::Message;
 
 pub mod embedded;
 pub mod rabbit;
+mod record;
 pub mod topology;
 
 /// The time that one publish has from the call to the confirm. WeChat waits 5 s in all, so this leaves two for the rest.
@@ -20,7 +21,8 @@ pub const PUBLISH_BUDGET: Duration = Duration::from_secs(3);
 /// How a queue is used; the same for both homes.
 #[derive(Clone, Debug)]
 pub struct QueueSettings {
-    /// Messages that a consumer may hold without having settled them.
+    /// Messages that a consumer may hold without having settled them. On RabbitMQ one may have several notifications in it,
+    /// which it gets one by one, sixteen at most.
     pub prefetch: u16,
     /// Publishes that may wait for their confirm; one more is refused with [`PublishError::Busy`].
     pub in_flight: usize,
@@ -126,7 +128,7 @@ pub trait Settle: Send + Sync {
     ///
     /// # Errors
     /// [`QueueError`]: the messages come back all the same once the connection is gone.
-    async fn give_back(&self, tickets: &[Ticket]) -> Result<(), QueueError>;
+    async fn give_back(&self, deliveries: &[Delivery]) -> Result<(), QueueError>;
 
     /// Moves a message, with its log as it is now, to another home; only when that home has confirmed it does it leave
     /// the old one.
@@ -190,6 +192,8 @@ pub struct Ticket {
     pub(crate) epoch: u64,
     /// Its number there.
     pub(crate) tag: u64,
+    /// Which of the notifications that came in one message.
+    pub(crate) part: u8,
 }
 
 /// Where a message can be parked.
@@ -216,7 +220,8 @@ impl Home {
 /// How many messages are where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Depths {
-    /// Waiting for a worker, in all shards together. RabbitMQ counts those that a worker holds apart and does not tell a consumer of them.
+    /// Waiting for a worker, in all shards together; on RabbitMQ, those that came in one moment share a message and count as
+    /// one, sixteen at most. RabbitMQ counts those that a worker holds apart and does not tell a consumer of them.
     pub notify: u64,
     /// Waiting in the retry tiers. On RabbitMQ a release takes them out for its duration, and then they are not counted.
     pub retry: u64,

@@ -9,6 +9,8 @@ mod queue_contract;
 #[cfg(test)]
 mod rabbit_faults;
 #[cfg(test)]
+mod rabbit_bundles;
+#[cfg(test)]
 mod shards;
 #[cfg(test)]
 mod only_worker;

@@ -41,6 +41,10 @@ pub(crate) trait Home: Send {
     async fn restart(&mut self);
     /// How many of many messages a consumer gets without an answer.
     fn out_at_a_time(&self) -> usize;
+    /// Whether the tests publish their messages at the same time, which makes bundles of them on RabbitMQ.
+    fn at_once(&self) -> bool {
+        false
+    }
 }
 
 async fn a_confirmed_message_survives_a_crash_of_the_queue(mut home: impl Home) {
@@ -90,7 +94,7 @@ async fn what_is_given_back_comes_again_untouched(home: impl Home) {
     publish(&home, 0..2).await;
     let consumer = home.consumer().await;
     let deliveries = take(&*consumer, 2).await;
-    consumer.give_back(&[deliveries[0].ticket]).await.unwrap();
+    consumer.give_back(&deliveries[..1]).await.unwrap();
     let again = take(&*consumer, 1).await;
     assert_eq!(again[0].message, deliveries[0].message);
     assert!(again[0].returned > deliveries[0].returned);
@@ -223,7 +227,7 @@ async fn a_ticket_of_another_connection_is_harmless(home: impl Home) {
     let second = home.consumer().await;
     let fresh = take(&*second, 1).await;
     second.ack(&[stale.ticket]).await.unwrap();
-    second.give_back(&[stale.ticket]).await.unwrap();
+    second.give_back(std::slice::from_ref(&stale)).await.unwrap();
     second.park(&stale, Where::Dead).await.unwrap();
     ack(&*second, &fresh).await;
     publish(&home, 1..2).await;
@@ -241,7 +245,7 @@ async fn a_paused_consumer_gives_back_what_nobody_received(home: impl Home) {
     // Received before the pause, so still ours to answer.
     ack(&*consumer, &mine).await;
     other.pause().await;
-    other.give_back(&theirs.iter().map(|delivery| delivery.ticket).collect::<Vec<_>>()).await.unwrap();
+    other.give_back(&theirs).await.unwrap();
     assert_eq!(take(&*consumer, 5).await.len(), 5);
 }
 
@@ -249,13 +253,13 @@ async fn a_paused_consumer_gives_back_what_nobody_received(home: impl Home) {
 macro_rules! contract {
     ($name:ident, $open:expr, $open_to_restart:expr) => {
         mod $name {
-            contract! { $open_to_restart =>
+            contract! { (flavor = "multi_thread", worker_threads = 2) $open_to_restart =>
                 a_confirmed_message_survives_a_crash_of_the_queue
                 an_ack_is_final
                 a_dead_letter_keeps_id_headers_body_and_log
                 a_letter_can_be_added_while_others_are_read
             }
-            contract! { $open =>
+            contract! { (flavor = "multi_thread", worker_threads = 2) $open =>
                 a_message_without_an_answer_comes_again
                 what_is_given_back_comes_again_untouched
                 a_retried_message_comes_back_after_its_own_delay
@@ -276,9 +280,9 @@ macro_rules! contract {
             }
         }
     };
-    ($open:expr => $($case:ident)+) => {
+    ($flavor:tt $open:expr => $($case:ident)+) => {
         $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[tokio::test $flavor]
             async fn $case() {
                 super::$case($open.await).await;
             }
@@ -289,3 +293,30 @@ macro_rules! contract {
 contract!(rabbit, super::homes::Rabbit::open(1), super::homes::Restarted::open(1));
 contract!(rabbit_in_shards, super::homes::Rabbit::open(3), super::homes::Restarted::open(3));
 contract!(embedded, super::homes::Embedded::open(), super::homes::Embedded::open());
+
+/// With one thread, for then everything that is published at once is there before any of it is sent. What a bundle has to itself is
+/// in `rabbit_bundles.rs`.
+mod rabbit_in_bundles {
+    contract! { (flavor = "current_thread") super::homes::Restarted::open_for_bundles() =>
+        a_confirmed_message_survives_a_crash_of_the_queue
+        an_ack_is_final
+        a_dead_letter_keeps_id_headers_body_and_log
+        a_letter_can_be_added_while_others_are_read
+    }
+    contract! { (flavor = "current_thread") super::homes::Rabbit::open_for_bundles() =>
+        a_message_without_an_answer_comes_again
+        a_retried_message_comes_back_after_its_own_delay
+        what_is_wanted_comes_before_its_time
+        what_is_not_wanted_keeps_its_time_and_its_place
+        releases_at_the_same_time_find_everything
+        the_dead_letters_have_one_reader_at_a_time
+        a_letter_stays_until_it_is_settled
+        a_letter_that_dies_again_replaces_itself
+        a_reading_has_no_limit
+        a_replayed_letter_comes_to_the_workers
+        receive_never_waits_for_a_fuller_batch
+        a_receive_that_is_dropped_loses_nothing
+        a_ticket_of_another_connection_is_harmless
+        a_paused_consumer_gives_back_what_nobody_received
+    }
+}

@@ -40,7 +40,7 @@ const IN_TIME: Duration = PUBLISH_BUDGET.saturating_add(Duration::from_secs(1));
 /// How quick "at once" is.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-async fn ready(publisher: &RabbitPublisher) {
+pub(crate) async fn ready(publisher: &RabbitPublisher) {
     wait_until("the publisher is ready", PATIENCE * 2, || async { publisher.ready().is_ok() }).await;
 }
 
@@ -55,7 +55,7 @@ fn consumer(url: &str) -> RabbitConsumer {
 }
 
 /// A client that knows nothing of us. The connection lives as long as the channel.
-async fn stranger(url: &str) -> Channel {
+pub(crate) async fn stranger(url: &str) -> Channel {
     let connection = Connection::connect(url, ConnectionProperties::default()).await.unwrap();
     connection.create_channel().await.unwrap()
 }
@@ -191,7 +191,7 @@ async fn a_message_whose_next_home_is_gone_stays_where_it_was() {
     stranger(&url).await.queue_delete(topology::DEAD.into(), Default::default()).await.unwrap();
     let parked = consumer.park(&delivery, Home::Dead).await;
     assert!(matches!(parked, Err(QueueError::Park(PublishError::Unroutable))), "{parked:?}");
-    consumer.give_back(&[delivery.ticket]).await.unwrap();
+    consumer.give_back(&[delivery]).await.unwrap();
     assert_eq!(take(&consumer, 1).await[0].message, message(1));
 }
 
@@ -241,7 +241,7 @@ async fn a_message_that_workers_never_answer_becomes_a_dead_letter() {
     // The look before the subscription counts as a delivery.
     for _ in 0..topology::DELIVERY_LIMIT {
         let delivery = take(&consumer, 1).await.remove(0);
-        consumer.give_back(&[delivery.ticket]).await.unwrap();
+        consumer.give_back(&[delivery]).await.unwrap();
     }
     let letters = RabbitDeadLetters::new(url.into(), settings());
     wait_until("the broker gives up", PATIENCE, || async { letters.depths().await.unwrap().dead == 1 }).await;

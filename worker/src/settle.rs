@@ -176,8 +176,7 @@ impl Worker {
     pub(crate) async fn give_back(&self, home: &dyn Settle, deliveries: Vec<Delivery>) {
         let (often, seldom): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|delivery| delivery.returned >= topology::RETURNED_TOO_OFTEN);
-        let tickets: Vec<_> = seldom.iter().map(|delivery| delivery.ticket).collect();
-        if let Err(error) = home.give_back(&tickets).await {
+        if let Err(error) = home.give_back(&seldom).await {
             tracing::warn!(%error, "could not give deliveries back; they come back with the connection's end");
         }
         // The broker counts what comes back, and would declare it dead one day. The shortest tier's copy counts anew.
@@ -208,7 +207,7 @@ impl Worker {
                 None => break,
             }
         }
-        if let Err(error) = home.give_back(&[delivery.ticket]).await {
+        if let Err(error) = home.give_back(std::slice::from_ref(delivery)).await {
             tracing::warn!(%error, "could not give a delivery back; it comes back with the connection's end");
         }
     }

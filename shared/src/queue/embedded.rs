@@ -26,6 +26,7 @@ use self::{
 };
 use super::{
     DeadLetters, Delivery, Depths, Desk, Home, PUBLISH_BUDGET, PublishError, Publisher, QueueError, QueueSettings,
+    record,
 };
 use crate::{
     clock::Clock,
@@ -38,7 +39,6 @@ pub mod consumer;
 mod desk;
 mod hands;
 mod notes;
-mod record;
 mod shelves;
 mod timeline;
 

@@ -6,6 +6,7 @@
 //! Only a topology that contradicts ours is final ([`QueueError::Mismatch`]).
 
 mod alone;
+mod bundle;
 mod confirms;
 mod consumer;
 mod consuming;

@@ -165,7 +165,7 @@ impl Fault {
             Self::WorkerKilledInsideBatch | Self::WorkerKilledAfterCommit | Self::WorkerEndedWithoutStore => {
                 matches!(home, Home::Sql(_))
             }
-            Self::ShortcutDeleted | Self::ShortcutTruncated | Self::CommitAnswerSwallowed => {
+            Self::ShortcutDeleted | Self::ShortcutTruncated | Self::CommitAnswerSwallowed | Self::MessageThatKills => {
                 matches!(home, Home::Sql(_))
             }
             Self::StoreKilled | Self::StoreRestarted | Self::OutOfConnections | Self::SlowStatements => {
@@ -191,8 +191,7 @@ impl Fault {
             | Self::TierWithoutLeader
             | Self::QueueDeleted
             | Self::ExchangeDeleted
-            | Self::StrangersPublish
-            | Self::MessageThatKills => home != Home::Together,
+            | Self::StrangersPublish => home != Home::Together,
         }
     }
 

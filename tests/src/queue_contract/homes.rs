@@ -25,6 +25,7 @@ use crate::harness::{
 pub(super) struct Rabbit {
     url: String,
     settings: QueueSettings,
+    at_once: bool,
 }
 
 impl Rabbit {
@@ -32,8 +33,12 @@ impl Rabbit {
         Self::at(rabbitmq::fresh_url().await, shards)
     }
 
+    pub(super) async fn open_for_bundles() -> Self {
+        Self { at_once: true, ..Self::open(1).await }
+    }
+
     fn at(url: String, shards: u16) -> Self {
-        Self { url, settings: QueueSettings { shards, ..settings() } }
+        Self { url, settings: QueueSettings { shards, ..settings() }, at_once: false }
     }
 }
 
@@ -64,6 +69,10 @@ impl Home for Rabbit {
             shards => usize::from(self.settings.prefetch) / (shards + 1) * shards,
         }
     }
+
+    fn at_once(&self) -> bool {
+        self.at_once
+    }
 }
 
 /// A virtual host of a node that one test at a time may restart.
@@ -79,6 +88,11 @@ impl Restarted {
         running.ready().await;
         let url = running.url(&running.virtual_host());
         Self { node, host: Rabbit::at(url, shards) }
+    }
+
+    pub(super) async fn open_for_bundles() -> Self {
+        let Self { node, host } = Self::open(1).await;
+        Self { node, host: Rabbit { at_once: true, ..host } }
     }
 }
 
@@ -104,6 +118,10 @@ impl Home for Restarted {
 
     fn out_at_a_time(&self) -> usize {
         self.host.out_at_a_time()
+    }
+
+    fn at_once(&self) -> bool {
+        self.host.at_once()
     }
 }
 

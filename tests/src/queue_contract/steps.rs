@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, ops::Range};
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use tokio::time::timeout;
 use wxpay_shared::{
@@ -72,9 +73,9 @@ pub(crate) async fn ack(hands: &(impl Settle + ?Sized), deliveries: &[Delivery])
 
 pub(crate) async fn publish(home: &dyn Home, numbers: Range<usize>) {
     let publisher = home.publisher().await;
-    for number in numbers {
-        publisher.publish(message(number)).await.unwrap();
-    }
+    let abreast = if home.at_once() { settings().in_flight } else { 1 };
+    let publishes = stream::iter(numbers).map(|number| publisher.publish(message(number)));
+    publishes.buffered(abreast).for_each(async |answer| answer.unwrap()).await;
 }
 
 /// Receives so many messages and parks each in this tier, as failed; their ids in the order of parking.

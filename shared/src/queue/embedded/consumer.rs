@@ -166,9 +166,9 @@ impl Settle for EmbeddedConsumer {
         removed.await?.map_err(unavailable)
     }
 
-    async fn give_back(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
-        for ticket in tickets {
-            self.inner.hands.give_back(*ticket, true);
+    async fn give_back(&self, deliveries: &[Delivery]) -> Result<(), QueueError> {
+        for delivery in deliveries {
+            self.inner.hands.give_back(delivery.ticket, true);
         }
         self.inner.changed.notify_waiters();
         Ok(())

@@ -8,8 +8,9 @@ use std::sync::{Arc, atomic::Ordering};
 use async_trait::async_trait;
 
 use super::{
+    super::record,
     super::{Delivery, Desk, Home, QueueError, Settle, Ticket},
-    Inner, next_epoch, record,
+    Inner, next_epoch,
     shelves::{Key, Place, Shelf},
     unavailable,
 };
@@ -48,7 +49,7 @@ impl Desk for EmbeddedDesk {
         let next = self.inner.disk.run(move || inner.shelves.next(Shelf::Dead, read, last)).await?;
         Ok(next.map_err(unavailable)?.map(|(key, message)| {
             self.read = key;
-            let ticket = Ticket { epoch: self.epoch, tag: key.sequence };
+            let ticket = Ticket { epoch: self.epoch, tag: key.sequence, part: 0 };
             Delivery { message, returned: 0, ticket }
         }))
     }
@@ -71,7 +72,7 @@ impl Settle for EmbeddedDesk {
     }
 
     /// A dead letter that is not settled stays where it is.
-    async fn give_back(&self, _tickets: &[Ticket]) -> Result<(), QueueError> {
+    async fn give_back(&self, _: &[Delivery]) -> Result<(), QueueError> {
         Ok(())
     }
 

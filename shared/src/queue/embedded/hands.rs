@@ -159,7 +159,7 @@ impl State {
 
     fn hand_out(&mut self, message: Message, place: Place, redelivered: bool, epoch: u64) -> Delivery {
         self.next_tag += 1;
-        let ticket = Ticket { epoch, tag: self.next_tag };
+        let ticket = Ticket { epoch, tag: self.next_tag, part: 0 };
         self.held.insert(ticket, (place, redelivered));
         Delivery { message, returned: redelivered.into(), ticket }
     }

@@ -24,7 +24,7 @@ use futures_util::{
 use lapin::{Channel, Confirmation, message::BasicReturnMessage, options::BasicPublishOptions, types::ShortString};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::wire;
+use super::bundle;
 use crate::{
     envelope::Message,
     queue::{PublishError, topology},
@@ -32,7 +32,8 @@ use crate::{
 
 /// A message on its way, and who waits for the answer. Its slot is free again when it is dropped.
 pub(super) struct Job {
-    pub(super) routing_key: ShortString,
+    /// The queue that it goes to; `None` for any of those in which notifications wait for a worker.
+    pub(super) routing_key: Option<ShortString>,
     pub(super) message: Message,
     pub(super) answer: oneshot::Sender<Result<(), PublishError>>,
     pub(super) slot: OwnedSemaphorePermit,
@@ -44,7 +45,10 @@ type Outcome = (u64, lapin::Result<Confirmation>);
 #[derive(Default)]
 pub(super) struct Confirms {
     pending: FuturesUnordered<BoxFuture<'static, Outcome>>,
-    answers: HashMap<u64, Answer>,
+    /// Who waits for which message: more than one for a bundle.
+    answers: HashMap<u64, Vec<Answer>>,
+    /// Who waits, in all.
+    waiting: usize,
     /// Numbers of messages that came back and whose confirm is not decided.
     returned: HashSet<u64>,
     /// Numbers of messages that were acked together with another's return.
@@ -62,28 +66,27 @@ pub(super) struct Wave {
 }
 
 impl Confirms {
-    /// Messages on their way.
-    pub(super) fn len(&self) -> usize {
-        self.pending.len()
+    /// How many wait for their answer.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.pending.is_empty()
     }
 
-    /// Sends a message. Its first poll takes the delivery tag and queues the frames; that must not happen from two tasks
+    /// Sends the messages of these jobs as one. Its first poll takes the delivery tag and queues the frames; that must not happen from two tasks
     /// at once on one channel, or lapin gives one message's confirm to another.
-    pub(super) fn publish(&mut self, channel: &Channel, job: Job) {
+    pub(super) fn publish(&mut self, channel: &Channel, routing_key: ShortString, jobs: Vec<Job>) {
         self.number += 1;
         let number = self.number;
-        let Job { routing_key, message, answer, slot } = job;
-        self.answers.insert(number, (answer, slot));
+        self.waiting += jobs.len();
+        let (properties, body) = bundle::pack(&jobs.iter().map(|job| &job.message).collect::<Vec<_>>(), number);
+        self.answers.insert(number, jobs.into_iter().map(|job| (job.answer, job.slot)).collect());
         let channel = channel.clone();
         let mut publish = async move {
             let options = BasicPublishOptions { mandatory: true, immediate: false };
-            let properties = wire::properties(&message, number);
-            let sent =
-                channel.basic_publish(topology::EXCHANGE.into(), routing_key, options, &message.body, properties).await;
+            let sent = channel.basic_publish(topology::EXCHANGE.into(), routing_key, options, &body, properties).await;
             match sent {
                 Ok(confirm) => (number, confirm.await),
                 Err(error) => (number, Err(error)),
@@ -169,7 +172,8 @@ impl Confirms {
 
     /// Who asked may have gone away; then nobody needs the answer.
     fn answer(&mut self, number: u64, result: Result<(), PublishError>) {
-        if let Some((answer, _slot)) = self.answers.remove(&number) {
+        for (answer, _slot) in self.answers.remove(&number).into_iter().flatten() {
+            self.waiting -= 1;
             answer.send(result).unwrap_or_default();
         }
     }

@@ -123,11 +123,8 @@ impl Consumer for RabbitConsumer {
             let arrived = self.inbox.arrived.notified();
             tokio::pin!(arrived);
             arrived.as_mut().enable();
-            let ready = self.inbox.ready().len();
-            let in_work = self.hands.count().saturating_sub(ready);
-            let enough = count.min(self.inbox.limit.load(Ordering::Relaxed).saturating_sub(in_work));
-            self.inbox.expect(enough);
-            if self.inbox.ready().len() >= enough {
+            self.inbox.expect(count);
+            if self.inbox.ready().len() >= count || self.inbox.is_full(self.hands.count()) {
                 return;
             }
             arrived.await;
@@ -159,8 +156,8 @@ impl Settle for RabbitConsumer {
         self.hands.ack(tickets).await
     }
 
-    async fn give_back(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
-        self.hands.give_back(tickets).await
+    async fn give_back(&self, deliveries: &[Delivery]) -> Result<(), QueueError> {
+        self.hands.give_back(deliveries).await
     }
 
     async fn park(&self, delivery: &Delivery, home: Home) -> Result<(), QueueError> {
@@ -176,7 +173,7 @@ pub(super) struct Inbox {
     arrived: Notify,
     /// The least that somebody waits for, so that nobody is woken for each message; all ask again after [`Self::arrived`].
     enough: AtomicUsize,
-    /// What the broker delivers before some of that is settled, from one queue at least.
+    /// Messages that the broker delivers before some of them are settled, from one queue at least.
     pub(super) limit: AtomicUsize,
     pub(super) phase: watch::Sender<Phase>,
 }
@@ -205,16 +202,22 @@ impl Inbox {
         Ok(ready.drain(..count).collect())
     }
 
-    pub(super) fn put(&self, delivery: Delivery) {
+    /// Adds what came in one message. `held` messages have no answer yet, this one included.
+    pub(super) fn put(&self, deliveries: impl Iterator<Item = Delivery>, held: usize) {
         let count = {
             let mut ready = self.ready();
-            ready.push_back(delivery);
+            ready.extend(deliveries);
             ready.len()
         };
-        if count >= self.enough.load(Ordering::Acquire) {
+        if count >= self.enough.load(Ordering::Acquire) || self.is_full(held) {
             self.enough.store(usize::MAX, Ordering::Release);
             self.arrived.notify_waiters();
         }
+    }
+
+    /// Whether no more messages come before some of those that are held are settled.
+    fn is_full(&self, held: usize) -> bool {
+        held >= self.limit.load(Ordering::Relaxed)
     }
 
     /// From now on [`Self::arrived`] tells when so many are ready.

@@ -20,13 +20,17 @@ use tokio_util::sync::CancellationToken;
 use super::{
     End, HANDSHAKE, PULSE, Session,
     alone::Alone,
+    bundle,
     consumer::{Inbox, Phase},
     news, part,
     settle::Hands,
     shards::Shards,
     unavailable, wire,
 };
-use crate::queue::{Delivery, QueueError, Settle, topology};
+use crate::{
+    envelope::Message,
+    queue::{Delivery, QueueError, Settle, topology},
+};
 
 pub(super) struct Consuming {
     pub(super) hands: Hands,
@@ -137,10 +141,22 @@ impl Consuming {
     }
 
     fn arrive(&self, delivery: lapin::message::Delivery) {
-        let ticket = self.hands.hold(delivery.delivery_tag);
         let returned = wire::returned(&delivery.properties);
-        let message = wire::message(&delivery.properties, delivery.data);
-        self.inbox.put(Delivery { message, returned, ticket });
+        let messages = bundle::unpack(&delivery.properties, &delivery.data)
+            .unwrap_or_else(|| vec![wire::message(&delivery.properties, delivery.data)]);
+        let tickets = self.hands.hold(delivery.delivery_tag, messages.len());
+        let deliveries =
+            messages.into_iter().zip(tickets).map(|(message, ticket)| Delivery { message, returned, ticket });
+        self.inbox.put(deliveries, self.hands.count());
+    }
+
+    /// What is in a bundle becomes messages of their own.
+    async fn take_apart(&self, tag: u64, messages: Vec<Message>) -> Result<(), QueueError> {
+        let tickets: Vec<_> = self.hands.hold(tag, messages.len()).collect();
+        for message in messages {
+            self.hands.publish(topology::NOTIFY, message).await?;
+        }
+        self.hands.ack(&tickets).await
     }
 
     /// Takes those messages in front of each queue that came back often, and waits for the answer to each before it takes
@@ -157,6 +173,10 @@ impl Consuming {
                     let back = BasicNackOptions { multiple: false, requeue: true };
                     channel.basic_nack(delivery.delivery_tag, back).await.map_err(unavailable)?;
                     break;
+                }
+                if let Some(messages) = bundle::unpack(&delivery.properties, &delivery.data) {
+                    self.take_apart(delivery.delivery_tag, messages).await?;
+                    continue;
                 }
                 self.arrive(delivery);
                 tokio::select! {
@@ -205,7 +225,7 @@ impl Consuming {
     }
 
     async fn give_unread_back(&self) -> Result<(), QueueError> {
-        let unread: Vec<_> = self.inbox.ready().drain(..).map(|delivery| delivery.ticket).collect();
+        let unread: Vec<_> = self.inbox.ready().drain(..).collect();
         self.hands.give_back(&unread).await
     }
 }

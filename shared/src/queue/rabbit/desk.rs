@@ -23,8 +23,8 @@ use secrecy::SecretString;
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{
-    Broker, NOT_FOUND, RESOURCE_LOCKED, RabbitPublisher, code, inspect, part, ready, settle::Hands, shards::Shards,
-    unavailable, wire,
+    Broker, NOT_FOUND, RESOURCE_LOCKED, RabbitPublisher, bundle, code, inspect, part, ready, settle::Hands,
+    shards::Shards, unavailable, wire,
 };
 use crate::{
     envelope::Message,
@@ -177,7 +177,7 @@ impl RabbitDesk {
         let first = channel.basic_get(topology::DEAD.into(), BasicGetOptions::default()).await?;
         let left = first.as_ref().map_or(0, |first| first.message_count.into());
         let first = first.map(|first| {
-            hands.hold(first.delivery.delivery_tag);
+            hands.hold_one(first.delivery.delivery_tag);
             first.delivery
         });
         channel.basic_qos(WINDOW, BasicQosOptions::default()).await?;
@@ -196,8 +196,38 @@ impl RabbitDesk {
         Ok(())
     }
 
+    /// The next letter of those that are left, as the broker has it.
+    async fn letter(&mut self) -> Result<Option<letter::Delivery>, QueueError> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.turn_page().await.map_err(unavailable)?;
+        let letter = timeout(LETTER, self.stream.next()).await.map_err(unavailable)?;
+        let letter = letter.ok_or_else(|| unavailable("the reading was cut off"))?.map_err(unavailable)?;
+        self.left -= 1;
+        if self.window == 0 {
+            self.window = letter.delivery_tag;
+        }
+        Ok(Some(letter))
+    }
+
+    /// A bundle that the broker gave up, or that a worker did not know, becomes letters of its notifications; they come at
+    /// the end of this reading.
+    async fn take_apart(&mut self, letter: &letter::Delivery, notifications: Vec<Message>) -> Result<(), QueueError> {
+        let ticket = self.hands.hold_one(letter.delivery_tag);
+        let log = wire::dead_letter(&letter.properties, Vec::new()).log;
+        for message in notifications {
+            self.hands.publish(topology::DEAD, Message { log: log.clone(), ..message }).await?;
+            self.left += 1;
+        }
+        self.hands.ack(&[ticket]).await
+    }
+
     fn read(&self, letter: letter::Delivery) -> Delivery {
-        let ticket = self.hands.hold(letter.delivery_tag);
+        let ticket = self.hands.hold_one(letter.delivery_tag);
         let message = wire::dead_letter(&letter.properties, letter.data);
         Delivery { message, returned: 0, ticket }
     }
@@ -208,7 +238,7 @@ impl RabbitDesk {
         let tag = self.stream.tag();
         self.channel.basic_cancel(tag, BasicCancelOptions::default()).await.map_err(unavailable)?;
         while let Some(Some(Ok(delivery))) = self.stream.next().now_or_never() {
-            self.hands.hold(delivery.delivery_tag);
+            self.hands.hold_one(delivery.delivery_tag);
         }
         let rest = self.hands.give_all_back().await?;
         let mut look = tokio::time::interval(Duration::from_millis(20));
@@ -227,20 +257,13 @@ impl RabbitDesk {
 #[async_trait]
 impl Desk for RabbitDesk {
     async fn next(&mut self) -> Result<Option<Delivery>, QueueError> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(self.read(first)));
+        while let Some(letter) = self.letter().await? {
+            match bundle::unpack(&letter.properties, &letter.data) {
+                None => return Ok(Some(self.read(letter))),
+                Some(notifications) => self.take_apart(&letter, notifications).await?,
+            }
         }
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.turn_page().await.map_err(unavailable)?;
-        let letter = timeout(LETTER, self.stream.next()).await.map_err(unavailable)?;
-        let letter = letter.ok_or_else(|| unavailable("the reading was cut off"))?.map_err(unavailable)?;
-        self.left -= 1;
-        if self.window == 0 {
-            self.window = letter.delivery_tag;
-        }
-        Ok(Some(self.read(letter)))
+        Ok(None)
     }
 
     async fn add(&self, message: Message) -> Result<(), QueueError> {
@@ -264,7 +287,7 @@ impl Settle for RabbitDesk {
     }
 
     /// It stays in the reader's hands until the closing: given back at once, it would come again in this reading.
-    async fn give_back(&self, _: &[Ticket]) -> Result<(), QueueError> {
+    async fn give_back(&self, _: &[Delivery]) -> Result<(), QueueError> {
         Ok(())
     }
 

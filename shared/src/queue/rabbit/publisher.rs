@@ -10,7 +10,11 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use lapin::{Channel, Connection, ConnectionStatus, Event, options::ConfirmSelectOptions, types::FrameSize};
+use lapin::{
+    Channel, Connection, ConnectionStatus, Event,
+    options::ConfirmSelectOptions,
+    types::{FrameSize, ShortString},
+};
 use secrecy::SecretString;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
@@ -20,7 +24,7 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Broker, End, HANDSHAKE, PULSE, Session,
+    Broker, End, HANDSHAKE, PULSE, Session, bundle,
     confirms::{Confirms, Job},
     news,
     packet::Packet,
@@ -44,8 +48,6 @@ const REPAIR_PAUSE: Duration = Duration::from_secs(1);
 pub struct RabbitPublisher {
     link: watch::Receiver<Link>,
     slots: Arc<Semaphore>,
-    shards: Vec<String>,
-    turn: AtomicUsize,
     stop: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
     _stop_on_drop: DropGuard,
@@ -74,7 +76,6 @@ impl RabbitPublisher {
         let (state, link) = watch::channel(Link::Down);
         let stop = CancellationToken::new();
         let in_flight = settings.in_flight.clamp(1, Semaphore::MAX_PERMITS);
-        let shards = topology::notify(settings.shards);
         let broker = Broker { url, settings, role, frame_max };
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
@@ -83,6 +84,8 @@ impl RabbitPublisher {
                 settings: broker.settings.clone(),
                 role,
                 in_flight,
+                shards: topology::notify(broker.settings.shards).into_iter().map(ShortString::from).collect(),
+                turn: AtomicUsize::new(0),
                 stop: stopped.clone(),
             };
             let end = supervise(&broker, &stopped, &mut publishing).await;
@@ -91,8 +94,6 @@ impl RabbitPublisher {
         Self {
             link,
             slots: Arc::new(Semaphore::new(in_flight)),
-            shards,
-            turn: AtomicUsize::new(0),
             _stop_on_drop: stop.clone().drop_guard(),
             stop,
             task: Mutex::new(Some(task)),
@@ -104,10 +105,14 @@ impl RabbitPublisher {
     /// # Errors
     /// As there; [`PublishError::Unroutable`] for a key that leads to no queue.
     pub async fn publish_to(&self, routing_key: &str, message: Message) -> Result<(), PublishError> {
+        self.hand_over(Some(routing_key.into()), message).await
+    }
+
+    async fn hand_over(&self, routing_key: Option<ShortString>, message: Message) -> Result<(), PublishError> {
         let jobs = self.open()?;
         let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| PublishError::Busy)?;
         let (answer, answered) = oneshot::channel();
-        let job = Job { routing_key: routing_key.into(), message, answer, slot };
+        let job = Job { routing_key, message, answer, slot };
         // There is room for as many as there are slots, so this fails only when the session has just ended.
         jobs.try_send(job).map_err(|_| PublishError::NotConnected)?;
         match timeout(PUBLISH_BUDGET, answered).await {
@@ -165,9 +170,7 @@ impl RabbitPublisher {
 #[async_trait]
 impl Publisher for RabbitPublisher {
     async fn publish(&self, message: Message) -> Result<(), PublishError> {
-        // Arrival order does not matter, so the shards simply take turns.
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        self.publish_to(&self.shards[turn % self.shards.len()], message).await
+        self.hand_over(None, message).await
     }
 
     fn ready(&self) -> Result<(), PublishError> {
@@ -182,6 +185,8 @@ struct Publishing {
     settings: QueueSettings,
     role: &'static str,
     in_flight: usize,
+    shards: Vec<ShortString>,
+    turn: AtomicUsize,
     stop: CancellationToken,
 }
 
@@ -247,16 +252,36 @@ impl Publishing {
                 _ = pulse.tick() => {}
                 () = overdue => {}
                 () = self.stop.cancelled() => {
-                    packet.ready.drain(..).for_each(|job| confirms.publish(channel, job));
-                    drop(timeout(PUBLISH_BUDGET, finish(channel, inbox, confirms)).await);
+                    self.send(channel, packet.ready.drain(..), confirms);
+                    drop(timeout(PUBLISH_BUDGET, self.finish(channel, inbox, confirms)).await);
                     return;
                 }
             }
             if !connection.status().connected() || !channel.status().connected() {
                 return;
             }
-            packet.go(confirms.len(), Instant::now()).for_each(|job| confirms.publish(channel, job));
+            self.send(channel, packet.go(confirms.waiting(), Instant::now()), confirms);
         }
+    }
+
+    fn send(&self, channel: &Channel, jobs: impl Iterator<Item = Job>, confirms: &mut Confirms) {
+        for mut bundle in bundle::split(jobs) {
+            let queue = bundle[0].routing_key.take().unwrap_or_else(|| self.next_shard());
+            confirms.publish(channel, queue, bundle);
+        }
+    }
+
+    /// Arrival order does not matter, so the shards simply take turns.
+    fn next_shard(&self) -> ShortString {
+        self.shards[self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len()].clone()
+    }
+
+    async fn finish(&self, channel: &Channel, mut inbox: mpsc::Receiver<Job>, confirms: &mut Confirms) {
+        inbox.close();
+        while let Some(job) = inbox.recv().await {
+            self.send(channel, std::iter::once(job), confirms);
+        }
+        while !confirms.is_empty() && confirms.wave().await.lost.is_none() {}
     }
 
     fn tell(&self, event: &Event) {
@@ -267,14 +292,6 @@ impl Publishing {
             tracing::info!(role = self.role, "RabbitMQ takes publishes again");
         }
     }
-}
-
-async fn finish(channel: &Channel, mut inbox: mpsc::Receiver<Job>, confirms: &mut Confirms) {
-    inbox.close();
-    while let Some(job) = inbox.recv().await {
-        confirms.publish(channel, job);
-    }
-    while !confirms.is_empty() && confirms.wave().await.lost.is_none() {}
 }
 
 async fn confirming(connection: &Connection) -> lapin::Result<Channel> {

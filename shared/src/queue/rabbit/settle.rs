@@ -5,7 +5,7 @@
 //! its remaining old deliveries would be cut off again and again.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::future::{BoxFuture, FutureExt, try_join_all};
+use futures_util::future::{BoxFuture, FutureExt, join_all, try_join_all};
 use lapin::{
     Channel,
     options::{BasicAckOptions, BasicNackOptions},
@@ -46,7 +46,33 @@ pub(super) struct Hands {
 struct Held {
     epoch: u64,
     channel: Option<Channel>,
-    tags: BTreeSet<u64>,
+    /// The messages that wait for their answer, by their delivery tags.
+    tags: BTreeMap<u64, Parts>,
+}
+
+/// The notifications of a message, a bit each.
+#[derive(Clone, Copy)]
+struct Parts {
+    all: u64,
+    /// Those that have no answer yet.
+    open: u64,
+    /// One of them could only go back with the others.
+    back: bool,
+}
+
+impl Parts {
+    fn new(count: usize) -> Self {
+        let all = u64::MAX >> u64::BITS.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+        Self { all, open: all, back: false }
+    }
+
+    fn has(&self, part: u8) -> bool {
+        self.open & bit(part) != 0
+    }
+}
+
+fn bit(part: u8) -> u64 {
+    1_u64.checked_shl(part.into()).unwrap_or(0)
 }
 
 impl Hands {
@@ -57,7 +83,7 @@ impl Hands {
     /// From now on deliveries come over this channel.
     pub(super) fn open(&self, channel: Channel) {
         *self.held() =
-            Held { epoch: EPOCH.fetch_add(1, Ordering::Relaxed), channel: Some(channel), tags: BTreeSet::new() };
+            Held { epoch: EPOCH.fetch_add(1, Ordering::Relaxed), channel: Some(channel), tags: BTreeMap::new() };
     }
 
     /// The channel is gone: all its tickets are stale.
@@ -66,11 +92,17 @@ impl Hands {
         self.answered.notify_waiters();
     }
 
-    /// Notes a delivery.
-    pub(super) fn hold(&self, tag: u64) -> Ticket {
+    /// Notes a delivery with so many notifications; a ticket for each.
+    pub(super) fn hold(&self, tag: u64, count: usize) -> impl Iterator<Item = Ticket> + use<> {
         let mut held = self.held();
-        held.tags.insert(tag);
-        Ticket { epoch: held.epoch, tag }
+        held.tags.insert(tag, Parts::new(count));
+        let epoch = held.epoch;
+        (0..u8::try_from(count).unwrap_or(u8::MAX)).map(move |part| Ticket { epoch, tag, part })
+    }
+
+    /// Notes a delivery that is a single message.
+    pub(super) fn hold_one(&self, tag: u64) -> Ticket {
+        self.hold(tag, 1).next().expect("one ticket for one message")
     }
 
     /// Gives back everything that has no answer yet, and says how much that was.
@@ -80,7 +112,7 @@ impl Hands {
             let last = held.tags.pop_last();
             let count = last.map_or(0, |_| held.tags.len() + 1);
             held.tags.clear();
-            (count, last.and_then(|last| held.nack(last, true)))
+            (count, last.and_then(|(last, _)| held.nack(last, true)))
         };
         self.answered.notify_waiters();
         try_join_all(sent).await.map_err(unavailable)?;
@@ -103,6 +135,19 @@ impl Hands {
         Ok(self.publisher.publish_to(queue, message).await?)
     }
 
+    /// Publishes a notification to the workers as a message of its own; where that is not possible, its ticket, for it can
+    /// only go back with what came beside it.
+    async fn publish_anew(&self, delivery: &Delivery) -> Option<Ticket> {
+        if !self.holds(delivery.ticket) {
+            return None;
+        }
+        let published = self.publish(topology::NOTIFY, delivery.message.clone()).await;
+        match published {
+            Ok(()) => self.ack(&[delivery.ticket]).await.err().map(|_| delivery.ticket),
+            Err(_) => Some(delivery.ticket),
+        }
+    }
+
     /// Returns when every delivery has its answer.
     pub(super) async fn empty(&self) {
         loop {
@@ -117,7 +162,7 @@ impl Hands {
 
     fn holds(&self, ticket: Ticket) -> bool {
         let held = self.held();
-        held.epoch == ticket.epoch && held.tags.contains(&ticket.tag)
+        held.epoch == ticket.epoch && held.tags.get(&ticket.tag).is_some_and(|parts| parts.has(ticket.part))
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -126,18 +171,26 @@ impl Hands {
 }
 
 impl Held {
-    /// Takes out those of the tickets that can still be answered.
-    fn answerable(&mut self, tickets: &[Ticket]) -> BTreeSet<u64> {
-        let present = tickets.iter().filter(|ticket| ticket.epoch == self.epoch);
-        present.map(|ticket| ticket.tag).filter(|tag| self.tags.contains(tag)).collect()
+    /// Answers those of the tickets that can still be answered; the tags of which this was the last.
+    fn answer(&mut self, tickets: &[Ticket], back: bool) -> (BTreeSet<u64>, BTreeSet<u64>) {
+        let (mut acked, mut returned) = (BTreeSet::new(), BTreeSet::new());
+        for ticket in tickets.iter().filter(|ticket| ticket.epoch == self.epoch) {
+            let Some(parts) = self.tags.get_mut(&ticket.tag).filter(|parts| parts.has(ticket.part)) else { continue };
+            parts.open &= !bit(ticket.part);
+            parts.back |= back;
+            if parts.open == 0 {
+                if parts.back { &mut returned } else { &mut acked }.insert(ticket.tag);
+            }
+        }
+        (acked, returned)
     }
 
     fn ack(&mut self, tickets: &[Ticket]) -> Vec<Sent> {
-        let mut tags = self.answerable(tickets);
-        let mut sent = Vec::new();
+        let (mut tags, returned) = self.answer(tickets, false);
+        let mut sent = self.return_all(returned);
         // A multiple ack covers every unanswered delivery up to its tag, also one that is still being worked on. So it
         // is used only for the front of the unanswered ones, as far as all of them are to be acked.
-        let front = self.tags.iter().zip(&tags).take_while(|(held, acked)| held == acked).count();
+        let front = self.tags.keys().zip(&tags).take_while(|(held, acked)| held == acked).count();
         if front > 1 {
             let last = *tags.iter().nth(front - 1).expect("the front is not longer than the list");
             tags = tags.split_off(&(last + 1));
@@ -158,13 +211,24 @@ impl Held {
     }
 
     fn give_back(&mut self, tickets: &[Ticket]) -> Vec<Sent> {
-        let tags = self.answerable(tickets);
+        let (_, returned) = self.answer(tickets, true);
+        self.return_all(returned)
+    }
+
+    fn return_all(&mut self, tags: BTreeSet<u64>) -> Vec<Sent> {
         tags.into_iter()
             .filter_map(|tag| {
                 self.tags.remove(&tag);
                 self.nack(tag, false)
             })
             .collect()
+    }
+
+    /// Whether these are all the notifications that came in their message, and none of them has an answer yet.
+    fn is_whole(&self, tickets: &[Ticket]) -> bool {
+        let Some(parts) = tickets.first().and_then(|first| self.tags.get(&first.tag)) else { return true };
+        let given = tickets.iter().fold(0, |given, ticket| given | bit(ticket.part));
+        given == parts.all && parts.open == parts.all
     }
 
     fn nack(&self, tag: u64, multiple: bool) -> Option<Sent> {
@@ -192,8 +256,18 @@ impl Settle for Hands {
         try_join_all(sent).await.map(drop).map_err(unavailable)
     }
 
-    async fn give_back(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
-        let sent = self.held().give_back(tickets);
+    async fn give_back(&self, deliveries: &[Delivery]) -> Result<(), QueueError> {
+        let (whole, split): (Vec<_>, Vec<_>) = {
+            let held = self.held();
+            deliveries
+                .chunk_by(|one, next| one.ticket.tag == next.ticket.tag)
+                .partition(|message| held.is_whole(&message.iter().map(|delivery| delivery.ticket).collect::<Vec<_>>()))
+        };
+        // Where other notifications of the message have been answered, or will be, this one alone is published anew.
+        let anew = join_all(split.into_iter().flatten().map(|delivery| self.publish_anew(delivery))).await;
+        let mut back: Vec<_> = anew.into_iter().flatten().collect();
+        back.extend(whole.into_iter().flatten().map(|delivery| delivery.ticket));
+        let sent = self.held().give_back(&back);
         self.answered.notify_waiters();
         try_join_all(sent).await.map(drop).map_err(unavailable)
     }

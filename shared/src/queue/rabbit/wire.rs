@@ -41,12 +41,15 @@ pub(super) fn properties(message: &Message, number: u64) -> BasicProperties {
         Some("v3") => "application/json",
         _ => "application/octet-stream",
     };
+    persistent(content_type, number).with_message_id(message.id.as_str().into()).with_headers(headers(message))
+}
+
+/// The properties of everything that is published. `number` comes back with a returned message.
+pub(super) fn persistent(content_type: &'static str, number: u64) -> BasicProperties {
     BasicProperties::default()
         .with_delivery_mode(PERSISTENT)
         .with_content_type(content_type.into())
-        .with_message_id(message.id.as_str().into())
         .with_correlation_id(number.to_string().into())
-        .with_headers(headers(message))
 }
 
 fn headers(message: &Message) -> FieldTable {
@@ -92,7 +95,7 @@ pub(super) fn message(properties: &BasicProperties, body: Vec<u8>) -> Message {
     let empty = FieldTable::default();
     let table = properties.headers().as_ref().unwrap_or(&empty);
     let get = |name: &str| table.inner().get(name).and_then(plain);
-    let number = |name: &str| get(name).and_then(|number| number.parse().ok()).unwrap_or(0);
+    let number = |name: &str| number(table, name).unwrap_or(0);
     let log = Log {
         attempts: number(ATTEMPTS),
         rejection: get(REASON)
@@ -113,8 +116,12 @@ pub(super) fn message(properties: &BasicProperties, body: Vec<u8>) -> Message {
 
 /// How often the broker says that a message came back.
 pub(super) fn returned(properties: &BasicProperties) -> u32 {
-    let count = properties.headers().as_ref().and_then(|table| plain(table.inner().get("x-delivery-count")?));
-    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+    properties.headers().as_ref().and_then(|table| number(table, "x-delivery-count")).unwrap_or(0)
+}
+
+/// A header as a number, where it has one.
+pub(super) fn number(table: &FieldTable, name: &str) -> Option<u32> {
+    table.inner().get(name).and_then(plain)?.parse().ok()
 }
 
 /// What a delivery from the dead letters carries: a message that the broker itself gave up has no reason of ours.

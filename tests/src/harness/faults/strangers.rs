@@ -24,18 +24,18 @@ use crate::harness::{
 const DEADLY: &[u8] = b"DEADLY";
 
 impl Rig {
-    /// A worker dies each time it is given one message. That one must become a dead letter, and none of those that the
-    /// worker held beside it.
+    /// A worker dies each time it asks the store about one notification. That one must become a dead letter, and none of
+    /// those that the worker held beside it, in the same message or in others.
     pub(super) async fn message_that_kills(&mut self) {
         let deadly = Notice::new("DEADLY", 100).xml("deadly");
         self.strangers += 1;
         let dead = tokio::spawn(until_deadly(self.copies_of_dead_letters().await));
-        self.consuming.set(Weather::HoldAnswer(DEADLY));
+        self.storing.set(Weather::HoldRequest(DEADLY));
         self.pair.post("shop", deadly).await;
         let mut kills = 0;
         loop {
             wait_until("a worker has it, or it is a dead letter", RECOVERY, async || {
-                dead.is_finished() || self.consuming.is_holding()
+                dead.is_finished() || self.storing.is_holding()
             })
             .await;
             if dead.is_finished() {
@@ -43,14 +43,14 @@ impl Rig {
             }
             kills += 1;
             self.kill_worker(0);
-            self.consuming.cut(Cut::Reset);
-            self.consuming.set(Weather::HoldAnswer(DEADLY));
+            self.storing.cut(Cut::Reset);
+            self.storing.set(Weather::HoldRequest(DEADLY));
             self.start_worker(0);
             self.ready().await;
         }
         dead.await.expect("copies of dead letters come until then");
         assert!(kills >= topology::DELIVERY_LIMIT, "dead after {kills} deliveries");
-        self.consuming.set(Weather::Fair);
+        self.storing.set(Weather::Fair);
     }
 
     /// A copy of each dead letter from now on. To look through those that there are takes minutes where they are many.

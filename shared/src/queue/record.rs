@@ -1,4 +1,4 @@
-//! How a message lies on disk: a version, the length of the head, the head as JSON, the body as it came.
+//! A message as bytes, on disk and in a bundle: a version, the length of the head, the head as JSON, the body as it came.
 //!
 //! The body stays raw so that it is byte for byte what was received; the head is text so that a person can read it.
 
