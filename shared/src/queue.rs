@@ -220,8 +220,8 @@ impl Home {
 /// How many messages are where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Depths {
-    /// Waiting for a worker, in all shards together; on RabbitMQ, those that came in one moment share a message and count as
-    /// one, sixteen at most. RabbitMQ counts those that a worker holds apart and does not tell a consumer of them.
+    /// Waiting for a worker, in all shards together. On RabbitMQ notifications that came in one moment share a message,
+    /// sixteen at most, and count as one; it counts those that a worker holds apart and does not tell a consumer of them.
     pub notify: u64,
     /// Waiting in the retry tiers. On RabbitMQ a release takes them out for its duration, and then they are not counted.
     pub retry: u64,

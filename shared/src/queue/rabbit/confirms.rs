@@ -75,8 +75,8 @@ impl Confirms {
         self.pending.is_empty()
     }
 
-    /// Sends the messages of these jobs as one. Its first poll takes the delivery tag and queues the frames; that must not happen from two tasks
-    /// at once on one channel, or lapin gives one message's confirm to another.
+    /// Sends the messages of these jobs as one. Its first poll takes the delivery tag and queues the frames; that must not
+    /// happen from two tasks at once on one channel, or lapin gives one message's confirm to another.
     pub(super) fn publish(&mut self, channel: &Channel, routing_key: ShortString, jobs: Vec<Job>) {
         self.number += 1;
         let number = self.number;

@@ -100,7 +100,7 @@ impl RabbitPublisher {
         }
     }
 
-    /// [`Publisher::publish`] with a routing key of one's own.
+    /// [`Publisher::publish`] with a routing key of one's own, in a message that is shared with nobody.
     ///
     /// # Errors
     /// As there; [`PublishError::Unroutable`] for a key that leads to no queue.
