@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use lapin::{
-    BasicProperties,
+    BasicProperties, Channel,
     options::{BasicGetOptions, BasicPublishOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
@@ -29,6 +29,8 @@ use crate::{
     rabbit_faults::{ready, stranger},
 };
 
+mod refused;
+
 /// Notifications in a full bundle.
 const FULL: usize = 16;
 
@@ -40,8 +42,11 @@ struct Broker {
 
 impl Broker {
     async fn open() -> Self {
-        let url = rabbitmq::fresh_url().await;
-        let publisher = RabbitPublisher::start(url.clone().into(), QueueSettings { in_flight: 512, ..settings() });
+        Self::at(rabbitmq::fresh_url().await, settings()).await
+    }
+
+    async fn at(url: String, settings: QueueSettings) -> Self {
+        let publisher = RabbitPublisher::start(url.clone().into(), QueueSettings { in_flight: 512, ..settings });
         ready(&publisher).await;
         Self { url, publisher }
     }
@@ -246,12 +251,8 @@ async fn a_bundle_that_the_broker_gave_up_is_letters_of_its_notifications() {
     desk.close().await;
 }
 
-/// As a worker from before there were bundles makes a dead letter of one: it finds no seal.
-#[tokio::test]
-async fn a_bundle_that_a_worker_did_not_know_is_letters_of_its_notifications() {
-    let broker = Broker::open().await;
-    broker.publish_at_once(0..3).await;
-    let stranger = stranger(&broker.url).await;
+/// Makes a dead letter of the bundle that waits, as a worker from before there were bundles does: it finds no seal.
+async fn move_to_dead(stranger: &Channel) {
     let bundle = stranger.basic_get(topology::NOTIFY.into(), BasicGetOptions { no_ack: true }).await.unwrap().unwrap();
     let mut headers = bundle.properties.headers().clone().unwrap();
     headers.insert("wxpay-attempts".into(), AMQPValue::LongLongInt(1));
@@ -262,6 +263,14 @@ async fn a_bundle_that_a_worker_did_not_know_is_letters_of_its_notifications() {
         .basic_publish(topology::EXCHANGE.into(), topology::DEAD.into(), options, &bundle.data, properties)
         .await
         .unwrap();
+}
+
+#[tokio::test]
+async fn a_bundle_that_a_worker_did_not_know_is_letters_of_its_notifications() {
+    let broker = Broker::open().await;
+    broker.publish_at_once(0..3).await;
+    let stranger = stranger(&broker.url).await;
+    move_to_dead(&stranger).await;
     let letters = broker.letters();
     wait_until("it is a dead letter", PATIENCE, || async { letters.depths().await.unwrap().dead == 1 }).await;
     let mut desk = letters.open().await.unwrap();

@@ -152,11 +152,10 @@ impl Consuming {
 
     /// What is in a bundle becomes messages of their own.
     async fn take_apart(&self, tag: u64, messages: Vec<Message>) -> Result<(), QueueError> {
-        let tickets: Vec<_> = self.hands.hold(tag, messages.len()).collect();
         for message in messages {
             self.hands.publish(topology::NOTIFY, message).await?;
         }
-        self.hands.ack(&tickets).await
+        self.hands.ack(&[self.hands.hold_one(tag)]).await
     }
 
     /// Takes those messages in front of each queue that came back often, and waits for the answer to each before it takes
@@ -174,8 +173,10 @@ impl Consuming {
                     channel.basic_nack(delivery.delivery_tag, back).await.map_err(unavailable)?;
                     break;
                 }
-                if let Some(messages) = bundle::unpack(&delivery.properties, &delivery.data) {
-                    self.take_apart(delivery.delivery_tag, messages).await?;
+                // Where the broker takes no copies, it is handled as it is: given back, it would come back until it is given up.
+                if let Some(messages) = bundle::unpack(&delivery.properties, &delivery.data)
+                    && self.take_apart(delivery.delivery_tag, messages).await.is_ok()
+                {
                     continue;
                 }
                 self.arrive(delivery);
