@@ -21,8 +21,8 @@ pub const PUBLISH_BUDGET: Duration = Duration::from_secs(3);
 /// How a queue is used; the same for both homes.
 #[derive(Clone, Debug)]
 pub struct QueueSettings {
-    /// Messages that a consumer may hold without having settled them. On RabbitMQ one may have several notifications in it,
-    /// which it gets one by one, sixteen at most.
+    /// Messages that a consumer may hold without having settled them. On RabbitMQ one may have up to sixteen notifications
+    /// in it, each of which is a delivery.
     pub prefetch: u16,
     /// Publishes that may wait for their confirm; one more is refused with [`PublishError::Busy`].
     pub in_flight: usize,
@@ -86,7 +86,7 @@ pub enum PublishError {
 #[async_trait]
 pub trait Consumer: Settle {
     /// Up to `max` messages that are ready, in no promised order; waits for the first one and never for a fuller batch.
-    /// May be dropped at any time without losing a message. No more than the configured prefetch is out at a time.
+    /// May be dropped at any time without losing a message. [`QueueSettings::prefetch`] bounds what is out at a time.
     ///
     /// # Errors
     /// [`QueueError`]; while the home is away it waits instead, and goes on by itself.

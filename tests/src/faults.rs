@@ -43,5 +43,8 @@ fn a_seed_is_a_schedule() {
 /// Its neighbours are no dead letters: the audit knows how each of them must end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_ends_its_worker_each_time() {
-    survives(POSTGRES, Own::NOTHING, &[Fault::MessageThatKills]).await;
+    tokio::join!(
+        survives(POSTGRES, Own::NOTHING, &[Fault::MessageThatKills]),
+        survives(POSTGRES, Own::NOTHING, &[Fault::NotificationThatKills])
+    );
 }

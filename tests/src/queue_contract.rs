@@ -252,16 +252,23 @@ async fn a_paused_consumer_gives_back_what_nobody_received(home: impl Home) {
 /// Every test of the contract for one home. The first expression opens it, the second opens one that is restarted.
 macro_rules! contract {
     ($name:ident, $open:expr, $open_to_restart:expr) => {
+        contract! { $name, (flavor = "multi_thread", worker_threads = 2), $open, $open_to_restart;
+            what_is_given_back_comes_again_untouched
+            no_more_than_the_prefetch_is_out_at_a_time
+            filled_waits_until_so_many_are_ready_or_no_more_can_come
+        }
+    };
+    // For a home in which a message has one notification, these as well.
+    ($name:ident, $flavor:tt, $open:expr, $open_to_restart:expr; $($single:ident)*) => {
         mod $name {
-            contract! { (flavor = "multi_thread", worker_threads = 2) $open_to_restart =>
+            contract! { $flavor $open_to_restart =>
                 a_confirmed_message_survives_a_crash_of_the_queue
                 an_ack_is_final
                 a_dead_letter_keeps_id_headers_body_and_log
                 a_letter_can_be_added_while_others_are_read
             }
-            contract! { (flavor = "multi_thread", worker_threads = 2) $open =>
+            contract! { $flavor $open =>
                 a_message_without_an_answer_comes_again
-                what_is_given_back_comes_again_untouched
                 a_retried_message_comes_back_after_its_own_delay
                 what_is_wanted_comes_before_its_time
                 what_is_not_wanted_keeps_its_time_and_its_place
@@ -271,12 +278,11 @@ macro_rules! contract {
                 a_letter_that_dies_again_replaces_itself
                 a_reading_has_no_limit
                 a_replayed_letter_comes_to_the_workers
-                no_more_than_the_prefetch_is_out_at_a_time
                 receive_never_waits_for_a_fuller_batch
-                filled_waits_until_so_many_are_ready_or_no_more_can_come
                 a_receive_that_is_dropped_loses_nothing
                 a_ticket_of_another_connection_is_harmless
                 a_paused_consumer_gives_back_what_nobody_received
+                $($single)*
             }
         }
     };
@@ -293,30 +299,8 @@ macro_rules! contract {
 contract!(rabbit, super::homes::Rabbit::open(1), super::homes::Restarted::open(1));
 contract!(rabbit_in_shards, super::homes::Rabbit::open(3), super::homes::Restarted::open(3));
 contract!(embedded, super::homes::Embedded::open(), super::homes::Embedded::open());
-
-/// With one thread, for then everything that is published at once is there before any of it is sent. What a bundle has to itself is
-/// in `rabbit_bundles.rs`.
-mod rabbit_in_bundles {
-    contract! { (flavor = "current_thread") super::homes::Restarted::open_for_bundles() =>
-        a_confirmed_message_survives_a_crash_of_the_queue
-        an_ack_is_final
-        a_dead_letter_keeps_id_headers_body_and_log
-        a_letter_can_be_added_while_others_are_read
-    }
-    contract! { (flavor = "current_thread") super::homes::Rabbit::open_for_bundles() =>
-        a_message_without_an_answer_comes_again
-        a_retried_message_comes_back_after_its_own_delay
-        what_is_wanted_comes_before_its_time
-        what_is_not_wanted_keeps_its_time_and_its_place
-        releases_at_the_same_time_find_everything
-        the_dead_letters_have_one_reader_at_a_time
-        a_letter_stays_until_it_is_settled
-        a_letter_that_dies_again_replaces_itself
-        a_reading_has_no_limit
-        a_replayed_letter_comes_to_the_workers
-        receive_never_waits_for_a_fuller_batch
-        a_receive_that_is_dropped_loses_nothing
-        a_ticket_of_another_connection_is_harmless
-        a_paused_consumer_gives_back_what_nobody_received
-    }
+// With one thread, for then everything that is published at once is there before any of it is sent. What bundles have to
+// themselves is in `rabbit_bundles.rs`.
+contract! { rabbit_in_bundles, (flavor = "current_thread"),
+    super::homes::Rabbit::open_for_bundles(), super::homes::Restarted::open_for_bundles();
 }

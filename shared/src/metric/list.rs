@@ -127,7 +127,8 @@ pub(super) const QUEUE_MESSAGES: Metric = metric(
     "wxpay_queue_messages",
     Kind::Gauge,
     &["queue"],
-    "Messages that wait: notify for a worker (on RabbitMQ of up to 16 notifications each), retry in the retry tiers, dead for a person.",
+    "Messages that wait: notify for a worker (on RabbitMQ of up to 16 notifications each), retry in the retry tiers, \
+     dead for a person.",
 );
 pub(super) const RETRY_MESSAGES: Metric = metric(
     "wxpay_queue_retry_messages",

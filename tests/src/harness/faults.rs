@@ -51,6 +51,7 @@ pub(crate) enum Fault {
     ExchangeDeleted,
     StrangersPublish,
     MessageThatKills,
+    NotificationThatKills,
     StoreKilled,
     StoreRestarted,
     OutOfConnections,
@@ -109,7 +110,7 @@ pub(crate) const KILLS: [Fault; 10] = [
 ];
 
 /// The others without a parameter.
-const PLAIN: [Fault; 32] = [
+const PLAIN: [Fault; 33] = [
     Fault::KilledInMidFlush,
     Fault::IngressEnded,
     Fault::WorkerEnded,
@@ -131,6 +132,7 @@ const PLAIN: [Fault; 32] = [
     Fault::ExchangeDeleted,
     Fault::StrangersPublish,
     Fault::MessageThatKills,
+    Fault::NotificationThatKills,
     Fault::StoreKilled,
     Fault::StoreRestarted,
     Fault::OutOfConnections,
@@ -165,7 +167,10 @@ impl Fault {
             Self::WorkerKilledInsideBatch | Self::WorkerKilledAfterCommit | Self::WorkerEndedWithoutStore => {
                 matches!(home, Home::Sql(_))
             }
-            Self::ShortcutDeleted | Self::ShortcutTruncated | Self::CommitAnswerSwallowed | Self::MessageThatKills => {
+            Self::ShortcutDeleted
+            | Self::ShortcutTruncated
+            | Self::CommitAnswerSwallowed
+            | Self::NotificationThatKills => {
                 matches!(home, Home::Sql(_))
             }
             Self::StoreKilled | Self::StoreRestarted | Self::OutOfConnections | Self::SlowStatements => {
@@ -191,7 +196,8 @@ impl Fault {
             | Self::TierWithoutLeader
             | Self::QueueDeleted
             | Self::ExchangeDeleted
-            | Self::StrangersPublish => home != Home::Together,
+            | Self::StrangersPublish
+            | Self::MessageThatKills => home != Home::Together,
         }
     }
 
@@ -233,6 +239,7 @@ impl Fault {
             Self::ExchangeDeleted => rig.exchange_deleted().await,
             Self::StrangersPublish => rig.strangers_publish().await,
             Self::MessageThatKills => rig.message_that_kills().await,
+            Self::NotificationThatKills => rig.notification_that_kills().await,
             Self::StoreKilled => rig.store_killed().await,
             Self::StoreRestarted => rig.store_restarted().await,
             Self::OutOfConnections => rig.out_of_connections().await,

@@ -8,9 +8,8 @@ use std::sync::{Arc, atomic::Ordering};
 use async_trait::async_trait;
 
 use super::{
-    super::record,
     super::{Delivery, Desk, Home, QueueError, Settle, Ticket},
-    Inner, next_epoch,
+    Inner, next_epoch, record,
     shelves::{Key, Place, Shelf},
     unavailable,
 };

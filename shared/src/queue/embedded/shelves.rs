@@ -15,7 +15,7 @@ use sled::{
     transaction::{TransactionError, TransactionalTree},
 };
 
-use super::super::record;
+use super::record;
 use crate::{
     disk::{Disk, DiskError},
     envelope::Message,

@@ -15,11 +15,11 @@ use super::{confirms::Job, wire};
 use crate::{envelope::Message, queue::record};
 
 /// Notifications in a bundle, at most.
-pub(super) const MOST: usize = 16;
+const MOST: usize = 16;
 /// Bytes of bodies in a bundle of more than one, at most, so that a worker's prefetch holds no more than it would without.
-pub(super) const BYTES: usize = 64 * 1024;
-/// What a bundle is read up to, so that a later version may write larger ones. More than that a stranger wrote.
-pub(super) const READ_MOST: usize = 64;
+const BYTES: usize = 64 * 1024;
+/// What a bundle is read up to, so that a later version may write larger ones: as many as `Parts` has bits for.
+const READ_MOST: usize = u64::BITS as usize;
 
 /// How many notifications the message has in it.
 const COUNT: &str = "wxpay-bundle";

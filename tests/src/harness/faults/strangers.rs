@@ -6,6 +6,7 @@ use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
+use tokio::task::JoinHandle;
 use wxpay_shared::{
     clock::{Clock as _, SystemClock},
     envelope::{Api, Envelope, SealKeys},
@@ -15,7 +16,7 @@ use wxpay_shared::{
 
 use crate::harness::{
     notice::Notice,
-    proxy::{Cut, Weather},
+    proxy::{Cut, Proxy, Weather},
     rig::{RECOVERY, Rig},
     wait_until,
 };
@@ -24,18 +25,32 @@ use crate::harness::{
 const DEADLY: &[u8] = b"DEADLY";
 
 impl Rig {
+    /// A worker dies each time it is given one message, which is a single notification. That one must become a dead
+    /// letter, and none of those that the worker held beside it.
+    pub(super) async fn message_that_kills(&mut self) {
+        let weather = Weather::HoldAnswer(DEADLY);
+        let dead = tokio::spawn(until_deadly(self.copies_of_dead_letters().await));
+        self.consuming.set(weather);
+        self.publish_as_strangers(vec![(BasicProperties::default(), DEADLY.to_vec())]).await;
+        self.dies_each_time(|rig| &rig.consuming, weather, dead).await;
+    }
+
     /// A worker dies each time it asks the store about one notification. That one must become a dead letter, and none of
     /// those that the worker held beside it, in the same message or in others.
-    pub(super) async fn message_that_kills(&mut self) {
-        let deadly = Notice::new("DEADLY", 100).xml("deadly");
-        self.strangers += 1;
+    pub(super) async fn notification_that_kills(&mut self) {
+        let weather = Weather::HoldRequest(DEADLY);
         let dead = tokio::spawn(until_deadly(self.copies_of_dead_letters().await));
-        self.storing.set(Weather::HoldRequest(DEADLY));
-        self.pair.post("shop", deadly).await;
+        self.storing.set(weather);
+        self.strangers += 1;
+        self.pair.post("shop", Notice::new("DEADLY", 100).xml("deadly")).await;
+        self.dies_each_time(|rig| &rig.storing, weather, dead).await;
+    }
+
+    async fn dies_each_time(&mut self, line: fn(&Self) -> &Proxy, weather: Weather, dead: JoinHandle<()>) {
         let mut kills = 0;
         loop {
             wait_until("a worker has it, or it is a dead letter", RECOVERY, async || {
-                dead.is_finished() || self.storing.is_holding()
+                dead.is_finished() || line(self).is_holding()
             })
             .await;
             if dead.is_finished() {
@@ -43,14 +58,14 @@ impl Rig {
             }
             kills += 1;
             self.kill_worker(0);
-            self.storing.cut(Cut::Reset);
-            self.storing.set(Weather::HoldRequest(DEADLY));
+            line(self).cut(Cut::Reset);
+            line(self).set(weather);
             self.start_worker(0);
             self.ready().await;
         }
         dead.await.expect("copies of dead letters come until then");
         assert!(kills >= topology::DELIVERY_LIMIT, "dead after {kills} deliveries");
-        self.storing.set(Weather::Fair);
+        line(self).set(Weather::Fair);
     }
 
     /// A copy of each dead letter from now on. To look through those that there are takes minutes where they are many.
@@ -68,7 +83,6 @@ impl Rig {
 
     /// Each must become a dead letter at once, and its neighbours must not suffer.
     pub(super) async fn strangers_publish(&mut self) {
-        let channel = self.node().stranger(self.virtual_host_url()).await;
         let sealed = Envelope {
             id: NotificationId::new(SystemClock.now()),
             merchant: MerchantName::parse("shop").expect("a name"),
@@ -93,6 +107,11 @@ impl Rig {
             let properties = BasicProperties::default().with_message_id(message.id.as_str().into());
             messages.push((properties.with_headers(table), message.body.to_vec()));
         }
+        self.publish_as_strangers(messages).await;
+    }
+
+    async fn publish_as_strangers(&mut self, messages: Vec<(BasicProperties, Vec<u8>)>) {
+        let channel = self.node().stranger(self.virtual_host_url()).await;
         self.strangers += messages.len();
         for (properties, body) in messages {
             let (exchange, key) = (topology::EXCHANGE.into(), topology::NOTIFY.into());
