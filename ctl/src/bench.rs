@@ -41,7 +41,8 @@ Examples:
 
 It starts RabbitMQ, PostgreSQL and MariaDB privately where they are installed, and runs wxpay-ingress and wxpay-worker
 from beside wxpayctl. A broker at --url must be unused: its queue is emptied. A database at --store-url keeps the orders
-of the run. Build with --release, and let the machine do nothing else. The exit code is 1 where a target was missed.")]
+of the run. Build with --release, and let the machine do nothing else. The exit code is 1 where a target was missed, or
+something could not be measured.")]
 pub(crate) struct Args {
     /// What to measure.
     #[arg(value_enum, default_value = "all")]
@@ -172,7 +173,7 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
         None => measure(args, effort, &progress, &mut left_out).await?,
     };
     progress.0.finish_and_clear();
-    let missed = figures.iter().any(Figure::is_missed);
+    let missed = !left_out.is_empty() || figures.iter().any(Figure::is_missed);
     let report = Report { machine: Machine::here(servers), repetitions, seconds, figures, left_out };
     report.show(screen)?;
     Ok(Verdict::found_if(missed))

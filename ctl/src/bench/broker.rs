@@ -78,13 +78,18 @@ pub(super) async fn bare_publisher(
 
 /// The time to the confirm when so many messages a second are published, whether earlier ones were confirmed or not; from
 /// the moment at which each was due.
-pub(super) async fn bare_open_loop(stage: &Stage, messages: &[Message], rate: u64) -> Result<Histogram<u64>> {
+pub(super) async fn bare_open_loop(
+    stage: &Stage,
+    messages: &[Message],
+    rate: u64,
+    measured: Duration,
+) -> Result<Histogram<u64>> {
     let (connection, channel) = confirming(stage).await?;
     let wire: Vec<_> = messages.iter().map(|message| (properties(message), &message.body)).collect();
     let mut publishes = wire.iter().cycle();
     let mut in_flight = FuturesUnordered::new();
     let begin = Instant::now() + stage.effort.warm_up;
-    let end = begin + stage.effort.measured;
+    let end = begin + measured;
     let started = Instant::now();
     let due = |number: u64| started + Duration::from_nanos(number * 1_000_000_000 / rate.max(1));
     let (mut number, mut latency) = (0, microseconds());
