@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Repetitions of each run.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=99))]
     repetitions: Option<u32>,
-    /// Seconds that each run under load is measured.
+    /// Seconds that each run under load is measured; the open loop of `latency` five times as long.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: Option<u64>,
     /// Payments that a worker applies in each run.

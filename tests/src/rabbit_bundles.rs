@@ -42,11 +42,11 @@ struct Broker {
 
 impl Broker {
     async fn open() -> Self {
-        Self::at(rabbitmq::fresh_url().await, settings()).await
+        Self::at(rabbitmq::fresh_url().await).await
     }
 
-    async fn at(url: String, settings: QueueSettings) -> Self {
-        let publisher = RabbitPublisher::start(url.clone().into(), QueueSettings { in_flight: 512, ..settings });
+    async fn at(url: String) -> Self {
+        let publisher = RabbitPublisher::start(url.clone().into(), QueueSettings { in_flight: 512, ..settings() });
         ready(&publisher).await;
         Self { url, publisher }
     }

@@ -12,12 +12,12 @@ struct Refusing {
 }
 
 impl Refusing {
-    async fn open(settings: QueueSettings) -> Self {
+    async fn open() -> Self {
         let (node, host) = rabbitmq::fresh_host().await;
-        Self { broker: Broker::at(node.url(&host), settings).await, node, host }
+        Self { broker: Broker::at(node.url(&host)).await, node, host }
     }
 
-    /// While more than one message is in it. Returns when nothing more is taken.
+    /// From now on this queue refuses what is published to it, while more than one message is in it.
     async fn refuse(&self, queue: &str) {
         let pattern = format!("^{}$", queue.replace('.', "\\."));
         self.node.ctl(&[
@@ -40,7 +40,7 @@ impl Refusing {
     async fn take_again(&self, queue: &str) {
         self.node.ctl(&["clear_policy", "-p", &self.host, "full"]);
         wait_until("the queue takes", PATIENCE, async || {
-            let fresh = Broker::at(self.broker.url.clone(), settings()).await;
+            let fresh = Broker::at(self.broker.url.clone()).await;
             fresh.publisher.publish_to(queue, message(9_000)).await.is_ok()
         })
         .await;
@@ -69,7 +69,7 @@ async fn wait_for(consumer: &RabbitConsumer, numbers: Range<usize>) {
 
 #[tokio::test]
 async fn what_can_only_go_back_with_its_neighbours_does() {
-    let home = Refusing::open(settings()).await;
+    let home = Refusing::open().await;
     home.broker.publish_at_once(0..3).await;
     let consumer = home.broker.consumer();
     let taken = take(&consumer, 3).await;
@@ -83,7 +83,7 @@ async fn what_can_only_go_back_with_its_neighbours_does() {
 
 #[tokio::test]
 async fn a_bundle_that_cannot_be_taken_apart_is_handled_as_it_is() {
-    let home = Refusing::open(settings()).await;
+    let home = Refusing::open().await;
     home.broker.publish_at_once(0..3).await;
     while take(&home.broker.consumer(), 3).await[0].returned < topology::RETURNED_OFTEN - 1 {}
     home.publish_alone(topology::NOTIFY, 100..104).await;
@@ -98,7 +98,7 @@ async fn a_bundle_that_cannot_be_taken_apart_is_handled_as_it_is() {
 
 #[tokio::test]
 async fn a_dead_bundle_that_cannot_be_taken_apart_stays_one() {
-    let home = Refusing::open(settings()).await;
+    let home = Refusing::open().await;
     home.broker.publish_at_once(0..3).await;
     let stranger = stranger(&home.broker.url).await;
     move_to_dead(&stranger).await;

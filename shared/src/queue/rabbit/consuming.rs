@@ -173,7 +173,8 @@ impl Consuming {
                     channel.basic_nack(delivery.delivery_tag, back).await.map_err(unavailable)?;
                     break;
                 }
-                // Where the broker takes no copies, it is handled as it is: given back, it would come back until it is given up.
+                // Where the broker takes no copies, it is handled as it is: given back, it would come again until the
+                // broker gives it up.
                 if let Some(messages) = bundle::unpack(&delivery.properties, &delivery.data)
                     && self.take_apart(delivery.delivery_tag, messages).await.is_ok()
                 {
