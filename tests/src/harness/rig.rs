@@ -274,6 +274,20 @@ impl Rig {
         self.register(known + missing).await;
     }
 
+    /// The same at a worker that may end meanwhile: as many as it takes.
+    pub(crate) async fn register_while_taken(&self) {
+        let (known, missing) = (self.sender.known(), AHEAD.saturating_sub(self.sender.untold()));
+        for (story, number) in self.sender.stories(known, known + missing).iter().zip(known + 1..) {
+            if story.registered {
+                let answer = self.pair.try_register(MERCHANT, &story.out_trade_no, story.amount, &story.user).await;
+                if !answer.is_ok_and(|answer| answer.status().is_success()) {
+                    return;
+                }
+            }
+            self.sender.knows(number);
+        }
+    }
+
     /// Makes the shop know the stories up to this one.
     pub(crate) async fn register(&self, until: u64) {
         let stories = self.sender.stories(self.sender.known(), until);

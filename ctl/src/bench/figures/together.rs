@@ -28,7 +28,7 @@ const CLOSED: usize = 64;
 /// Connections over which the open loop sends; one is free whenever a request is due.
 const OPEN: usize = 512;
 /// Tries to come near the highest steady rate.
-const TRIES: u32 = 4;
+const TRIES: u32 = 6;
 /// How often the worker is asked how far it is, and so how exact the time to applied is.
 const LOOK: Duration = Duration::from_millis(5);
 /// The same where only the end counts: each question costs CPU that the load needs.

@@ -62,7 +62,14 @@ impl Rig {
             sleep(SPELL).await;
         } else {
             let program = if self.home == Home::Together { &self.ingress } else { &self.workers[0].server };
-            let ended = async || !program.as_ref().is_some_and(Server::runs);
+            let ended = async || {
+                let runs = program.as_ref().is_some_and(Server::runs);
+                if runs && self.home == Home::Sled {
+                    // Repeats write nothing, and sled may have segments that became free.
+                    self.register_while_taken().await;
+                }
+                !runs
+            };
             wait_until("the program ends for want of room", DEADLINE * 2, ended).await;
         }
         match self.home {
