@@ -47,7 +47,9 @@ struct Arguments {
 enum Store {
     Postgres,
     Mariadb,
-    /// In one process, with the embedded queue.
+    /// sled, in the worker's directory.
+    Sled,
+    /// The same in one process, with the embedded queue.
     Embedded,
 }
 
@@ -56,6 +58,7 @@ impl Store {
         match self {
             Self::Postgres => Home::Sql(Kind::Postgres),
             Self::Mariadb => Home::Sql(Kind::Mariadb),
+            Self::Sled => Home::Sled,
             Self::Embedded => Home::Together,
         }
     }
@@ -131,7 +134,9 @@ fn soak_table(
     let Report { told, evidence, .. } = report;
     let count: u32 = survived.values().map(|kind| kind.times).sum();
     line(format!("# A soak of {} minutes\n", lasted.as_secs() / 60));
-    line(format!("`make soak MINUTES={} SEED={} STORE={:?}`\n", arguments.minutes, arguments.seed, arguments.store));
+    let store = arguments.store.to_possible_value().expect("no store is hidden");
+    let (minutes, seed, store) = (arguments.minutes, arguments.seed, store.get_name());
+    line(format!("`make soak MINUTES={minutes} SEED={seed} STORE={store}`\n"));
     line("| | |\n| --- | ---: |".to_owned());
     line(format!("| notifications sent | {} |", told.tellings.len()));
     line(format!("| SUCCESS replies | {} |", told.successes()));

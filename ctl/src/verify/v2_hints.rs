@@ -4,7 +4,7 @@ use wxpay_shared::{
     merchant::Merchant,
     wechat::{
         v2_sign::{self, SignType},
-        v2_xml::Fields,
+        v2_xml::{Fields, XmlError},
     },
 };
 
@@ -64,8 +64,12 @@ fn one_field(pairs: &Pairs, fits: impl Fn(&Pairs) -> bool) -> Option<String> {
 }
 
 fn fits(pairs: &Pairs, sign: &str, merchant: &Merchant, algorithm: SignType) -> bool {
-    Fields::from_pairs(pairs.iter().cloned())
+    fields_of(pairs)
         .is_ok_and(|fields| merchant.v2_keys.iter().any(|key| v2_sign::digest(&fields, key, algorithm) == sign))
+}
+
+fn fields_of(pairs: &Pairs) -> Result<Fields<'_>, XmlError> {
+    Fields::from_pairs(pairs.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 fn mapped(pairs: &Pairs, change: impl Fn(&str) -> String) -> Pairs {
@@ -109,10 +113,10 @@ mod tests {
         let owned = |pairs: &[(&str, &str)]| -> Pairs {
             pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
         };
-        let digest = v2_sign::digest(&Fields::from_pairs(owned(signed)).unwrap(), &merchant.v2_keys[0], algorithm);
+        let digest = v2_sign::digest(&fields_of(&owned(signed)).unwrap(), &merchant.v2_keys[0], algorithm);
         let mut arrived = owned(arrived);
         arrived.push(("sign".to_owned(), sign(digest)));
-        super::digest(&Fields::from_pairs(arrived).unwrap(), merchant, algorithm)
+        super::digest(&fields_of(&arrived).unwrap(), merchant, algorithm)
     }
 
     #[test]

@@ -39,42 +39,40 @@ pub enum XmlError {
 
 /// The fields of a document, sorted by name in byte order as the signature wants them.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Fields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+pub struct Fields<'a>(Vec<(&'a str, Cow<'a, str>)>);
 
 impl<'a> Fields<'a> {
     /// The value of a field. An empty one is as good as none: WeChat signs neither.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        let index = self.0.binary_search_by(|(known, _)| known.as_ref().cmp(name)).ok()?;
+        let index = self.0.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
         Some(self.0[index].1.as_ref()).filter(|value| !value.is_empty())
     }
 
     /// Whether the field is there, be it empty.
     #[must_use]
     pub fn contains(&self, name: &str) -> bool {
-        self.0.binary_search_by(|(known, _)| known.as_ref().cmp(name)).is_ok()
+        self.0.binary_search_by(|(known, _)| (*known).cmp(name)).is_ok()
     }
 
     /// Every field, in the order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))
+        self.0.iter().map(|(name, value)| (*name, value.as_ref()))
     }
 
     /// Fields from pairs that are already at hand: what a sender is about to write.
     ///
     /// # Errors
     /// [`XmlError::Duplicate`] or [`XmlError::TooManyFields`].
-    pub fn from_pairs(
-        pairs: impl IntoIterator<Item = (impl Into<Cow<'a, str>>, impl Into<Cow<'a, str>>)>,
-    ) -> Result<Self, XmlError> {
-        Self::sorted(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    pub fn from_pairs(pairs: impl IntoIterator<Item = (&'a str, impl Into<Cow<'a, str>>)>) -> Result<Self, XmlError> {
+        Self::sorted(pairs.into_iter().map(|(name, value)| (name, value.into())).collect())
     }
 
-    fn sorted(mut fields: Vec<(Cow<'a, str>, Cow<'a, str>)>) -> Result<Self, XmlError> {
+    fn sorted(mut fields: Vec<(&'a str, Cow<'a, str>)>) -> Result<Self, XmlError> {
         if fields.len() > FIELDS_MAX {
             return Err(XmlError::TooManyFields);
         }
-        fields.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        fields.sort_unstable_by_key(|(name, _)| *name);
         if fields.windows(2).any(|pair| pair[0].0 == pair[1].0) {
             return Err(XmlError::Duplicate);
         }
@@ -136,22 +134,24 @@ fn open_root(reader: &mut Reader<&[u8]>, root: &str) -> Result<bool, XmlError> {
 }
 
 /// The next field's name and whether it is an empty element; `None` at the root's end tag.
-fn next_field<'a>(reader: &mut Reader<&'a [u8]>, text: &'a str) -> Result<Option<(Cow<'a, str>, bool)>, XmlError> {
+fn next_field<'a>(reader: &mut Reader<&'a [u8]>, text: &'a str) -> Result<Option<(&'a str, bool)>, XmlError> {
     let event = skip_blanks(reader);
     let read = usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
     match event {
-        Ok(Event::Start(tag)) => Ok(Some((name_in(text, read, plain_name(&tag)?)?, false))),
-        Ok(Event::Empty(tag)) => Ok(Some((name_in(text, read, plain_name(&tag)?)?, true))),
+        Ok(Event::Start(tag)) => Ok(Some((name_in(text, read, &tag, ">")?, false))),
+        Ok(Event::Empty(tag)) => Ok(Some((name_in(text, read, &tag, "/>")?, true))),
         Ok(Event::End(_)) => Ok(None),
         Ok(Event::DocType(_)) => Err(XmlError::Doctype),
         _ => Err(XmlError::Malformed),
     }
 }
 
-/// A name as it stands in the text: the reader lends it no longer than its tag, which was read up to here.
-fn name_in<'a>(text: &'a str, read: usize, name: &str) -> Result<Cow<'a, str>, XmlError> {
-    let tag = text.get(..read).and_then(|text| text.rfind('<')).and_then(|start| text.get(start + 1..read));
-    tag.and_then(|tag| tag.get(..name.len())).map(Cow::Borrowed).ok_or(XmlError::Malformed)
+/// The name of a tag without attributes, as it stands in the text: the reader lends it no longer than the tag, which was
+/// read up to here and ends so.
+fn name_in<'a>(text: &'a str, read: usize, tag: &BytesStart<'_>, end: &str) -> Result<&'a str, XmlError> {
+    let name = plain_name(tag)?;
+    let start = read.checked_sub(tag.len() + end.len());
+    start.and_then(|start| text.get(start..start + name.len())).ok_or(XmlError::Malformed)
 }
 
 /// A field's text up to and with its end tag.

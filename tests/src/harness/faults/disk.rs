@@ -64,8 +64,8 @@ impl Rig {
             let program = if self.home == Home::Together { &self.ingress } else { &self.workers[0].server };
             let ended = async || {
                 let runs = program.as_ref().is_some_and(Server::runs);
-                if runs && self.home == Home::Sled {
-                    // Repeats write nothing, and sled may have segments that became free.
+                if runs {
+                    // Only new orders need more room for certain: sled may have segments that became free.
                     self.register_while_taken().await;
                 }
                 !runs
