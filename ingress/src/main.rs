@@ -61,6 +61,6 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         () = serving => Ok(()),
         error = publisher.fatal() => Err(error.into()),
     };
-    publisher.close().await;
+    runtime::farewell(publisher.close()).await;
     result
 }

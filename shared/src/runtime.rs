@@ -2,6 +2,7 @@
 
 use std::{num::NonZero, process::ExitCode, time::Duration};
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{
     EnvFilter,
@@ -14,10 +15,12 @@ use crate::{config::ConfigError, metric, trace, wechat::self_test};
 
 /// From SIGTERM to the end of the process, at most.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
-/// Of that, the time in which what is in hand may finish; the rest is for closing connections and the database.
+/// Of that, the time in which what is in hand may finish.
 pub const FINISH_BUDGET: Duration = Duration::from_secs(10);
-/// What the end of the process itself may take of it.
-const EXIT_MARGIN: Duration = Duration::from_millis(500);
+/// Then, the time to take leave of the broker.
+const FAREWELL_BUDGET: Duration = Duration::from_secs(2);
+/// What the end of the process itself may take: a thread that waits for a busy disk goes no sooner than the disk answers.
+const EXIT_MARGIN: Duration = Duration::from_secs(2);
 /// A configuration that cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
 /// The environment variable with the log filter, such as `info,wxpay_worker=debug`.
@@ -121,6 +124,13 @@ pub fn shutdown_token() -> std::io::Result<CancellationToken> {
     };
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(watch))?;
     Ok(token)
+}
+
+/// Closes connections to the broker. One that stays silent finds out by itself that they are gone.
+pub async fn farewell(closing: impl Future<Output = ()>) {
+    if timeout(FAREWELL_BUDGET, closing).await.is_err() {
+        tracing::warn!("the broker did not hear the farewell");
+    }
 }
 
 /// Ends a program: a configuration error is one line and exit code 64, any other error exit code 1.

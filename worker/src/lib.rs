@@ -126,7 +126,7 @@ impl Worker {
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let Settings { concurrency, batch, .. } = self.parts.settings;
         let permits = Arc::new(Semaphore::new(concurrency));
-        let tasks = TaskTracker::new();
+        let (tasks, late) = (TaskTracker::new(), CancellationToken::new());
         let work = async {
             // A store that is away at the start must not cost the first deliveries a round.
             if let Err(error) = self.parts.store.ping().await {
@@ -138,11 +138,11 @@ impl Worker {
                 let deliveries = self.deliver(batch, gathered).await;
                 gathered = Instant::now() + deliver::GATHER;
                 let worker = Arc::clone(&self);
-                tasks.spawn(async move {
+                tasks.spawn(late.clone().run_until_cancelled_owned(async move {
                     let spans = Handling::of(deliveries.iter().map(|delivery| &delivery.message));
                     spans.during(worker.process(deliveries)).await;
                     drop(permit);
-                });
+                }));
             }
         };
         tokio::select! {
@@ -151,10 +151,15 @@ impl Worker {
             () = Arc::clone(&self).observe() => {}
             () = Arc::clone(&self).release() => {}
         }
-        self.parts.consumer.pause().await;
         tasks.close();
-        if timeout(FINISH_BUDGET, tasks.wait()).await.is_err() {
+        let finish = async {
+            self.parts.consumer.pause().await;
+            tasks.wait().await;
+        };
+        if timeout(FINISH_BUDGET, finish).await.is_err() {
             tracing::warn!("some deliveries were not settled in time; they will be delivered again");
+            late.cancel();
+            tasks.wait().await;
         }
     }
 

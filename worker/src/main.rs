@@ -94,8 +94,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         error = store.fatal() => Err(anyhow::Error::from_boxed(error).context("store.url")),
         error = disk.failed() => Err(error.into()),
     };
-    consumer.close().await;
-    dead_letters.close().await;
+    let closing = async {
+        tokio::join!(consumer.close(), dead_letters.close());
+    };
+    runtime::farewell(closing).await;
     drop(store);
     disk.close().await?;
     result
