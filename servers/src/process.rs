@@ -5,6 +5,7 @@
 //! is held by this process alone, and the kernel closes it whatever ends this process.
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Write},
     net::TcpListener,
     ops::Range,
@@ -63,11 +64,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it.
+    /// Starts it. Its log is there, and empty, from now on.
     ///
     /// # Panics
-    /// Where there is no shell.
+    /// Where there is no shell, or the log cannot be written.
     pub fn start(plan: &Plan<'_>) -> Self {
+        File::create(plan.log).expect("the log can be written");
         let mut watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "watchdog"])
             .arg(plan.program)

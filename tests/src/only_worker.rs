@@ -89,9 +89,9 @@ async fn a_worker_that_lost_the_lock_takes_nothing_until_it_has_it_again() {
         }
     });
     let connection_name = r#"lists:keyfind(<<"connection_name">>, 1, proplists:get_value(client_properties, rabbit_reader:info(P, [client_properties])))"#;
-    node.ctl(&["eval", &format!(
+    node.eval(&format!(
         r#"[rabbit_networking:close_connection(P, "test") || P <- rabbit_networking:connections(), {connection_name} =:= {{<<"connection_name">>, longstr, <<"wxpay consumer">>}}]."#
-    )]);
+    ));
     let other = timeout(PATIENCE, taking).await.expect("the lock was free for a moment").unwrap();
 
     let publisher = wxpay_shared::queue::rabbit::RabbitPublisher::start(url.into(), settings());

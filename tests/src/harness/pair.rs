@@ -10,7 +10,10 @@ use std::{
 
 use serde::de::DeserializeOwned;
 use tempfile::TempDir;
-use wxpay_shared::admin::{DeadLetterList, OrderView};
+use wxpay_shared::{
+    admin::{DeadLetterList, OrderView},
+    queue::topology,
+};
 
 use super::{
     process::{Plan, Server, free_port},
@@ -284,14 +287,12 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
         serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}"))
     }
 
-    /// Waits until nothing is on its way any more: not waiting for a worker, nor in a worker's hands, nor in a tier.
+    /// Waits until nothing is on its way any more: not waiting for a worker, nor in a worker's hands, nor in a tier. The
+    /// queues are asked one after the other, so they must be found empty twice: nothing moves twice in that time.
     pub(crate) async fn settled(&self, node: &Node, virtual_host: &str) {
-        wait_until("everything is settled", DEADLINE * 2, async || {
-            let queues = node.ctl(&["-q", "list_queues", "-p", virtual_host, "name", "messages"]);
-            let busy = |line: &&str| !line.starts_with("wxpay.notify.dead") && !line.ends_with("\t0");
-            !queues.lines().filter(|line| line.starts_with("wxpay.notify")).any(|line| busy(&line))
-        })
-        .await;
+        let empty =
+            || node.queues(virtual_host).iter().all(|(name, messages)| name == topology::DEAD || *messages == 0);
+        wait_until("everything is settled", DEADLINE * 2, async || empty() && empty()).await;
     }
 }
 

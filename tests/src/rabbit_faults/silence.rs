@@ -11,7 +11,7 @@ async fn a_queue_that_confirms_nothing_holds_up_no_other() {
     let server = format!("{{list_to_atom(\"{host}_{silent}\"), node()}}");
     // The first publish to a queue makes the broker's channel wait for it.
     publisher.publish_to(&silent, message(0)).await.unwrap();
-    node.ctl(&["eval", &format!("sys:suspend({server}).")]);
+    node.eval(&format!("sys:suspend({server})."));
     let count = settings().in_flight / 2;
     let unanswered = join_all((0..count).map(|number| publisher.publish_to(&silent, message(number))));
     let others = async {
@@ -22,5 +22,5 @@ async fn a_queue_that_confirms_nothing_holds_up_no_other() {
     };
     let (unanswered, ()) = tokio::join!(unanswered, others);
     assert!(unanswered.iter().all(|answer| *answer == Err(PublishError::Timeout)), "{unanswered:?}");
-    node.ctl(&["eval", &format!("sys:resume({server}).")]);
+    node.eval(&format!("sys:resume({server})."));
 }

@@ -28,9 +28,9 @@ impl Rig {
     /// As after some restarts of a broker: one retry tier takes nothing and gives nothing. Payments must go on.
     pub(super) async fn tier_without_leader(&mut self) {
         let tier = format!("{{list_to_atom(\"%2F_{}\"), node()}}", topology::retry(TIER));
-        self.node().ctl(&["eval", &format!("sys:suspend({tier}).")]);
+        self.node().eval(&format!("sys:suspend({tier})."));
         self.recovered().await;
-        self.node().ctl(&["eval", &format!("sys:resume({tier}).")]);
+        self.node().eval(&format!("sys:resume({tier})."));
     }
 
     pub(super) fn connections_closed(&mut self) {
@@ -38,7 +38,7 @@ impl Rig {
     }
 
     pub(super) async fn channel_error(&mut self) {
-        self.own_node().ctl(&["eval", SPOIL_CHANNELS]);
+        self.own_node().eval(SPOIL_CHANNELS);
     }
 
     pub(super) async fn memory_alarm(&mut self) -> Result<(), String> {

@@ -12,9 +12,8 @@ use crate::harness::{
     sender::Told,
 };
 
-/// So long must nothing have moved before the audit. A quorum queue tells its counts only now and then, and what a retry
-/// tier is handing on is in none of them.
-const QUIET: Duration = Duration::from_secs(4);
+/// So long must nothing have moved before the audit, for the queues are asked one after the other.
+const QUIET: Duration = Duration::from_secs(1);
 
 /// What a rig was through.
 pub(crate) struct Report {
