@@ -48,6 +48,10 @@ struct Held {
     channel: Option<Channel>,
     /// The messages that wait for their answer, by their delivery tags.
     tags: BTreeMap<u64, Parts>,
+    /// The highest tag that was noted, and those below it that are still to come: the broker counts the deliveries of all
+    /// queues together, and they are not noted in that order. An ack of many may cover none of them.
+    highest: u64,
+    unnoted: BTreeSet<u64>,
 }
 
 /// The notifications of a message, a bit each.
@@ -82,8 +86,8 @@ impl Hands {
 
     /// From now on deliveries come over this channel.
     pub(super) fn open(&self, channel: Channel) {
-        *self.held() =
-            Held { epoch: EPOCH.fetch_add(1, Ordering::Relaxed), channel: Some(channel), tags: BTreeMap::new() };
+        let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
+        *self.held() = Held { epoch, channel: Some(channel), ..Held::default() };
     }
 
     /// The channel is gone: all its tickets are stale.
@@ -95,6 +99,7 @@ impl Hands {
     /// Notes a delivery with so many notifications; a ticket for each.
     pub(super) fn hold(&self, tag: u64, count: usize) -> impl Iterator<Item = Ticket> + use<> {
         let mut held = self.held();
+        held.note(tag);
         held.tags.insert(tag, Parts::new(count));
         let epoch = held.epoch;
         (0..u8::try_from(count).unwrap_or(u8::MAX)).map(move |part| Ticket { epoch, tag, part })
@@ -103,6 +108,11 @@ impl Hands {
     /// Notes a delivery that is a single message.
     pub(super) fn hold_one(&self, tag: u64) -> Ticket {
         self.hold(tag, 1).next().expect("one ticket for one message")
+    }
+
+    /// Notes a delivery that has been answered past these hands.
+    pub(super) fn pass(&self, tag: u64) {
+        self.held().note(tag);
     }
 
     /// Gives back everything that has no answer yet, and says how much that was.
@@ -171,6 +181,12 @@ impl Hands {
 }
 
 impl Held {
+    fn note(&mut self, tag: u64) {
+        self.unnoted.extend(self.highest + 1..tag);
+        self.highest = self.highest.max(tag);
+        self.unnoted.remove(&tag);
+    }
+
     /// Answers those of the tickets that can still be answered; the tags of which this was the last.
     fn answer(&mut self, tickets: &[Ticket], back: bool) -> (BTreeSet<u64>, BTreeSet<u64>) {
         let (mut acked, mut returned) = (BTreeSet::new(), BTreeSet::new());
@@ -188,9 +204,7 @@ impl Held {
     fn ack(&mut self, tickets: &[Ticket]) -> Vec<Sent> {
         let (mut tags, returned) = self.answer(tickets, false);
         let mut sent = self.return_all(returned);
-        // A multiple ack covers every unanswered delivery up to its tag, also one that is still being worked on. So it
-        // is used only for the front of the unanswered ones, as far as all of them are to be acked.
-        let front = self.tags.keys().zip(&tags).take_while(|(held, acked)| held == acked).count();
+        let front = self.front(&tags);
         if front > 1 {
             let last = *tags.iter().nth(front - 1).expect("the front is not longer than the list");
             tags = tags.split_off(&(last + 1));
@@ -208,6 +222,14 @@ impl Held {
             );
         }
         sent
+    }
+
+    /// How many of these tags one ack may answer together. It covers every unanswered delivery up to its tag, also one that
+    /// is still being worked on or not even noted. So it is used only for the front of the unanswered ones, as far as all
+    /// of them are to be acked.
+    fn front(&self, tags: &BTreeSet<u64>) -> usize {
+        let end = self.unnoted.first().copied().unwrap_or(u64::MAX);
+        self.tags.keys().zip(tags).take_while(|(held, acked)| held == acked && **held < end).count()
     }
 
     fn give_back(&mut self, tickets: &[Ticket]) -> Vec<Sent> {
@@ -288,5 +310,26 @@ impl Settle for Hands {
         // order makes a loss.
         self.publish(&key, delivery.message.clone()).await?;
         self.ack(&[delivery.ticket]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ack_of_many_covers_nothing_that_is_not_to_be_acked() {
+        let mut held = Held::default();
+        let hold = |held: &mut Held, tag| {
+            held.note(tag);
+            held.tags.insert(tag, Parts::new(1));
+        };
+        [1, 2, 5].into_iter().for_each(|tag| hold(&mut held, tag));
+        assert_eq!(held.front(&BTreeSet::from([1, 2, 5])), 2, "3 and 4 are still to come");
+        hold(&mut held, 4);
+        assert_eq!(held.front(&BTreeSet::from([1, 2, 4, 5])), 2, "3 is still to come");
+        held.note(3);
+        assert_eq!(held.front(&BTreeSet::from([1, 2, 4, 5])), 4, "3 went back");
+        assert_eq!(held.front(&BTreeSet::from([1, 4, 5])), 1, "2 is being worked on");
     }
 }
