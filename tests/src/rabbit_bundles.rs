@@ -23,12 +23,14 @@ use wxpay_shared::{
     reason::Reason,
 };
 
+use self::died_over::{died_over, go_back};
 use crate::{
     harness::{rabbitmq, wait_until},
     queue_contract::{PATIENCE, SHORT, ack, failed, message, messages, park, read, rejected, settings, take},
     rabbit_faults::{ready, stranger},
 };
 
+mod died_over;
 mod refused;
 
 /// Notifications in a full bundle.
@@ -226,12 +228,9 @@ async fn a_bundle_that_came_back_often_is_taken_apart() {
 async fn a_bundle_that_the_broker_gave_up_is_letters_of_its_notifications() {
     let broker = Broker::open().await;
     broker.publish_at_once(0..3).await;
-    let consumer = broker.consumer();
-    // The look before the subscription counts as a delivery.
-    for _ in 0..topology::DELIVERY_LIMIT {
-        let taken = take(&consumer, 3).await;
-        consumer.give_back(&taken).await.unwrap();
-    }
+    let stranger = stranger(&broker.url).await;
+    let times = u32::try_from(topology::DELIVERY_LIMIT).unwrap();
+    go_back(&stranger, &died_over(&stranger, times).await).await;
     let letters = broker.letters();
     wait_until("the broker gives up", PATIENCE, || async { letters.depths().await.unwrap().dead == 1 }).await;
     let mut desk = letters.open().await.unwrap();

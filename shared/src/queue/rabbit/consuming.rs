@@ -6,11 +6,12 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::{
-    future::{FutureExt, ready},
+    future::{FutureExt, ready, try_join_all},
     stream::{self, BoxStream, SelectAll, StreamExt},
 };
 use lapin::{
     Channel, Connection,
+    message::Delivery as Arrival,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
@@ -104,8 +105,8 @@ impl Consuming {
                     }
                     continue;
                 }
-                (false, Some(subscription)) => {
-                    let cancelled = timeout(HANDSHAKE, self.unsubscribe(channel, subscription)).await;
+                (false, taken) if phase.borrow().subscribed => {
+                    let cancelled = timeout(HANDSHAKE, self.unsubscribe(channel, taken)).await;
                     let Ok(Ok(())) = cancelled else { return };
                     self.inbox.set(|phase| std::mem::replace(&mut phase.subscribed, false));
                     continue;
@@ -114,6 +115,11 @@ impl Consuming {
             }
             tokio::select! {
                 delivery = next(subscription.as_mut()) => match delivery {
+                    // Another worker has died over it, or this one's predecessor, of whose end the broker knew too late.
+                    Some(Ok(delivery)) if came_back_often(&delivery) => {
+                        let cancelled = timeout(HANDSHAKE, self.cancel(channel, subscription.take(), Some(delivery))).await;
+                        let Ok(Ok(())) = cancelled else { return };
+                    }
                     Some(Ok(delivery)) => self.arrive(delivery),
                     // A new session subscribes again.
                     Some(Err(error)) => {
@@ -131,7 +137,7 @@ impl Consuming {
                     let Ok(Ok(changed)) = timeout(HANDSHAKE, self.shards.look(connection)).await else { return };
                     // Another program made shards that this one does not know, or a person deleted old ones.
                     if let Some(subscription) = subscription.take_if(|_| changed) {
-                        let cancelled = timeout(HANDSHAKE, self.unsubscribe(channel, subscription)).await;
+                        let cancelled = timeout(HANDSHAKE, self.unsubscribe(channel, Some(subscription))).await;
                         let Ok(Ok(())) = cancelled else { return };
                     }
                 },
@@ -140,7 +146,7 @@ impl Consuming {
         }
     }
 
-    fn arrive(&self, delivery: lapin::message::Delivery) {
+    fn arrive(&self, delivery: Arrival) {
         let returned = wire::returned(&delivery.properties);
         let messages = bundle::unpack(&delivery.properties, &delivery.data)
             .unwrap_or_else(|| vec![wire::message(&delivery.properties, delivery.data)]);
@@ -152,9 +158,7 @@ impl Consuming {
 
     /// What is in a bundle becomes messages of their own.
     async fn take_apart(&self, tag: u64, messages: Vec<Message>) -> Result<(), QueueError> {
-        for message in messages {
-            self.hands.publish(topology::NOTIFY, message).await?;
-        }
+        try_join_all(messages.into_iter().map(|message| self.hands.publish(topology::NOTIFY, message))).await?;
         self.hands.ack(&[self.hands.hold_one(tag)]).await
     }
 
@@ -165,12 +169,9 @@ impl Consuming {
         self.inbox.limit.store(1, Ordering::Relaxed);
         for queue in self.shards.names() {
             loop {
-                let got = channel.basic_get(queue.as_str().into(), BasicGetOptions::default());
-                let got = timeout(HANDSHAKE, got).await.map_err(unavailable)?.map_err(unavailable)?;
-                let Some(delivery) = got.map(|message| message.delivery) else { break };
-                if wire::returned(&delivery.properties) < topology::RETURNED_OFTEN {
-                    let back = BasicNackOptions { multiple: false, requeue: true };
-                    channel.basic_nack(delivery.delivery_tag, back).await.map_err(unavailable)?;
+                let Some(delivery) = get(channel, queue).await? else { break };
+                if !came_back_often(&delivery) {
+                    self.give_back(channel, &delivery).await?;
                     break;
                 }
                 // Where the broker takes no copies, it is handled as it is: given back, it would come again until the
@@ -180,16 +181,26 @@ impl Consuming {
                 {
                     continue;
                 }
+                if !self.all_answered(channel, phase).await {
+                    return self.give_back(channel, &delivery).await;
+                }
                 self.arrive(delivery);
-                tokio::select! {
-                    () = self.hands.empty() => {}
-                    _ = phase.wait_for(|phase| !phase.wanted) => return Ok(()),
-                    () = disconnected(channel) => return Ok(()),
-                    () = self.stop.cancelled() => return Ok(()),
+                if !self.all_answered(channel, phase).await {
+                    return Ok(());
                 }
             }
         }
         Ok(())
+    }
+
+    /// Waits until everything that was received has its answer. Not if this worker is to take nothing more before that.
+    async fn all_answered(&self, channel: &Channel, phase: &mut watch::Receiver<Phase>) -> bool {
+        tokio::select! {
+            () = self.hands.empty() => true,
+            _ = phase.wait_for(|phase| !phase.wanted) => false,
+            () = disconnected(channel) => false,
+            () = self.stop.cancelled() => false,
+        }
     }
 
     /// Subscribes to every queue.
@@ -214,16 +225,43 @@ impl Consuming {
     }
 
     /// Ends the subscription and gives back what nobody received. The channel stays, for the answers to what was.
-    async fn unsubscribe(&self, channel: &Channel, mut subscription: Subscription) -> Result<(), QueueError> {
+    async fn unsubscribe(&self, channel: &Channel, subscription: Option<Subscription>) -> Result<(), QueueError> {
+        self.cancel(channel, subscription, None).await?;
+        self.give_unread_back().await
+    }
+
+    /// Ends the subscription. This delivery and what was on its way behind it has arrived then, but for what came back
+    /// often, which goes back, to be taken alone. Only now: while the subscription lasts, it would come again.
+    async fn cancel(
+        &self,
+        channel: &Channel,
+        subscription: Option<Subscription>,
+        first: Option<Arrival>,
+    ) -> Result<(), QueueError> {
+        let Some(mut subscription) = subscription else { return Ok(()) };
         for tag in subscription.tags {
             channel.basic_cancel(tag, BasicCancelOptions::default()).await.map_err(unavailable)?;
         }
+        let mut behind = Vec::from_iter(first);
         while let Some(Some(arrived)) = subscription.deliveries.next().now_or_never() {
-            if let Some(Ok(delivery)) = arrived {
+            behind.extend(arrived.and_then(Result::ok));
+        }
+        for delivery in behind {
+            if came_back_often(&delivery) {
+                self.give_back(channel, &delivery).await?;
+            } else {
                 self.arrive(delivery);
             }
         }
-        self.give_unread_back().await
+        Ok(())
+    }
+
+    /// Gives back what was not noted, and so has no ticket.
+    async fn give_back(&self, channel: &Channel, delivery: &Arrival) -> Result<(), QueueError> {
+        let back = BasicNackOptions { multiple: false, requeue: true };
+        channel.basic_nack(delivery.delivery_tag, back).await.map_err(unavailable)?;
+        self.hands.pass(delivery.delivery_tag);
+        Ok(())
     }
 
     async fn give_unread_back(&self) -> Result<(), QueueError> {
@@ -236,7 +274,18 @@ impl Consuming {
 struct Subscription {
     tags: Vec<ShortString>,
     /// `None` where one of them ended.
-    deliveries: SelectAll<BoxStream<'static, Option<lapin::Result<lapin::message::Delivery>>>>,
+    deliveries: SelectAll<BoxStream<'static, Option<lapin::Result<Arrival>>>>,
+}
+
+fn came_back_often(delivery: &Arrival) -> bool {
+    wire::returned(&delivery.properties) >= topology::RETURNED_OFTEN
+}
+
+/// The message in front of a queue.
+async fn get(channel: &Channel, queue: &str) -> Result<Option<Arrival>, QueueError> {
+    let got = channel.basic_get(queue.into(), BasicGetOptions::default());
+    let got = timeout(HANDSHAKE, got).await.map_err(unavailable)?.map_err(unavailable)?;
+    Ok(got.map(|message| message.delivery))
 }
 
 async fn disconnected(channel: &Channel) {
@@ -247,7 +296,7 @@ async fn disconnected(channel: &Channel) {
 }
 
 /// The next delivery; waits for ever without a subscription.
-async fn next(subscription: Option<&mut Subscription>) -> Option<lapin::Result<lapin::message::Delivery>> {
+async fn next(subscription: Option<&mut Subscription>) -> Option<lapin::Result<Arrival>> {
     match subscription {
         Some(subscription) => subscription.deliveries.next().await.flatten(),
         None => std::future::pending().await,

@@ -1,0 +1,96 @@
+//! What other workers died over, given to one that lives.
+
+use lapin::{
+    Channel,
+    message::Delivery,
+    options::{BasicGetOptions, BasicNackOptions},
+};
+use tokio::time::timeout;
+use wxpay_shared::queue::{Consumer as _, topology};
+
+use super::{Broker, numbered};
+use crate::{
+    queue_contract::{SHORT, ack, messages, settings, take},
+    rabbit_faults::stranger,
+};
+
+/// A message over which workers died so often, in the hands of the last one that did.
+pub(super) async fn died_over(stranger: &Channel, times: u32) -> Delivery {
+    for _ in 0..times {
+        go_back(stranger, &get(stranger).await).await;
+    }
+    get(stranger).await
+}
+
+async fn get(stranger: &Channel) -> Delivery {
+    let got = stranger.basic_get(topology::NOTIFY.into(), BasicGetOptions::default()).await.unwrap();
+    got.expect("the queue is not empty").delivery
+}
+
+pub(super) async fn go_back(stranger: &Channel, delivery: &Delivery) {
+    let back = BasicNackOptions { multiple: false, requeue: true };
+    stranger.basic_nack(delivery.delivery_tag, back).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_bundle_over_which_another_worker_died_often_is_taken_apart_as_well() {
+    let broker = Broker::open().await;
+    let stranger = stranger(&broker.url).await;
+    broker.publish_at_once(0..3).await;
+    let bundle = died_over(&stranger, topology::RETURNED_OFTEN).await;
+    let consumer = broker.consumer();
+    broker.publish_at_once(9..10).await;
+    let in_hand = take(&consumer, 1).await;
+    go_back(&stranger, &bundle).await;
+    let taken = take(&consumer, 3).await;
+    assert_eq!(messages(&taken), numbered(0..3));
+    assert!(taken.iter().all(|delivery| delivery.returned < topology::RETURNED_OFTEN), "each has its own count");
+    ack(&consumer, &in_hand).await;
+    ack(&consumer, &taken).await;
+    broker.wait_for_messages(0).await;
+}
+
+#[tokio::test]
+async fn a_message_over_which_another_worker_died_often_has_no_neighbours() {
+    let broker = Broker::open().await;
+    let stranger = stranger(&broker.url).await;
+    broker.publish_at_once(0..1).await;
+    let deadly = died_over(&stranger, topology::RETURNED_OFTEN).await;
+    let consumer = broker.consumer();
+    broker.publish_at_once(1..2).await;
+    let in_hand = take(&consumer, 1).await;
+    go_back(&stranger, &deadly).await;
+    // What must not happen has no event to wait for.
+    assert!(timeout(SHORT, consumer.receive(1)).await.is_err(), "not beside what is in hand");
+    ack(&consumer, &in_hand).await;
+    let alone = take(&consumer, 1).await;
+    assert_eq!(messages(&alone), numbered(0..1));
+    broker.publish_at_once(2..3).await;
+    assert!(timeout(SHORT, consumer.receive(1)).await.is_err(), "nothing beside it");
+    ack(&consumer, &alone).await;
+    assert_eq!(messages(&take(&consumer, 1).await), numbered(2..3));
+}
+
+/// Behind it in the same burst came others, and the answers to many go to the broker as one.
+#[tokio::test]
+async fn a_message_that_is_put_aside_is_not_answered_with_those_behind_it() {
+    let broker = Broker::open().await;
+    let stranger = stranger(&broker.url).await;
+    broker.publish_at_once(0..1).await;
+    let deadly = died_over(&stranger, topology::RETURNED_OFTEN).await;
+    let consumer = broker.consumer();
+    let full = usize::from(settings().prefetch);
+    for number in 1..=full {
+        broker.publish_at_once(number..number + 1).await;
+    }
+    let in_hand = take(&consumer, full).await;
+    go_back(&stranger, &deadly).await;
+    for number in full + 1..full + 4 {
+        broker.publish_at_once(number..number + 1).await;
+    }
+    ack(&consumer, &in_hand).await;
+    let behind = take(&consumer, 3).await;
+    assert_eq!(messages(&behind), numbered(full + 1..full + 4));
+    ack(&consumer, &behind).await;
+    assert_eq!(messages(&take(&consumer, 1).await), numbered(0..1));
+}
