@@ -261,6 +261,15 @@ impl Node {
         counts.map(|count| queue(count).unwrap_or_else(|| panic!("no name and number: {count}"))).collect()
     }
 
+    /// Messages of a quorum queue that are in consumers' hands, whether or not those are still alive.
+    pub fn in_hands(&self, virtual_host: &str, queue: &str) -> u64 {
+        let count = self.eval(&format!(
+            "{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<\"{virtual_host}\">>, queue, <<\"{queue}\">>)), \
+             {{ok, N, _}} = ra:consistent_query(amqqueue:get_pid(Q), fun rabbit_fifo:query_messages_checked_out/1, 10000), N."
+        ));
+        count.parse().expect("a number")
+    }
+
     /// All dead letters, which stay where they are.
     pub async fn dead_letters(&self, virtual_host: &str) -> Vec<Delivery> {
         let channel = self.stranger(virtual_host).await;

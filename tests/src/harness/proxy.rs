@@ -188,8 +188,10 @@ async fn carry(mut client: TcpStream, server: u16, network: Arc<Network>) {
             )
         };
         tokio::select! {
-            _ = both => Cut::Fin,
+            // First: a connection that was cut must not meet the weather that came after the cut.
+            biased;
             changed = cuts.changed() => changed.map_or(Cut::Reset, |()| cuts.borrow().1),
+            _ = both => Cut::Fin,
         }
     };
     if how == Cut::Reset {

@@ -1,7 +1,7 @@
 //! The pair at work with a bad network between all its parts: broker, store, proxies, programs, load, and at the end the
 //! audit. Whatever a fault needs to break is a field of it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{fs, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -28,6 +28,9 @@ const AHEAD: u64 = 300;
 /// two cores carries beside everything else.
 const LANES: u64 = 6;
 const PAUSE: Duration = Duration::from_millis(40);
+
+/// Lines of a program's log that a failure shows.
+const LAST_LINES: usize = 20;
 
 /// Where queue and store are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -341,6 +344,22 @@ impl Rig {
         let query = format!("select state from wxpay_orders where out_trade_no = '{number}' and received > 0");
         let mut session = Session::connect(&self.store_url).await.expect("the database can be reached");
         !session.texts(&query).await.expect("the table can be read").is_empty()
+    }
+}
+
+/// A test that fails says what the programs said last.
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        let workers = (0..self.workers.len()).map(|number| self.worker_log(number));
+        for log in workers.chain([self.pair.config_file().with_file_name("ingress.log")]) {
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let from = text.lines().count().saturating_sub(LAST_LINES);
+            eprintln!("{}:", log.display());
+            text.lines().skip(from).for_each(|line| eprintln!("  {line}"));
+        }
     }
 }
 
