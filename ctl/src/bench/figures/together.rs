@@ -32,7 +32,7 @@ const TRIES: u32 = 6;
 /// How often the worker is asked how far it is, and so how exact the time to applied is.
 const LOOK: Duration = Duration::from_millis(5);
 /// The same where only the end counts: each question costs CPU that the load needs.
-const LOOK_SELDOM: Duration = Duration::from_millis(20);
+const LOOK_SELDOM: Duration = Duration::from_millis(200);
 /// The broker's disk stalls now and then at any rate. So a rate is too high only where the queue grew each of these times.
 const RUNS_AT_A_RATE: u32 = 2;
 /// The queue may hold this share of what came, in thousandths, when a steady run ends.
@@ -45,6 +45,8 @@ struct Both {
     run: Run,
     /// CPU time for one notification, in nanoseconds: ingress, broker, worker, the store's server, load generator.
     cost: [u64; 5],
+    /// How many were not applied yet when the load ended.
+    left: u64,
     /// When how many deliveries were applied.
     ends: Vec<(Instant, u64)>,
 }
@@ -145,12 +147,13 @@ async fn both(
     let (accepted, before) = (OnceLock::new(), cpu());
     let load = async {
         let run = accept_these(stage, &ingress, requests, plan).await?;
-        accepted.get_or_init(|| run.outcome.replies.len() as u64);
-        Ok(run)
+        let came = accepted.get_or_init(|| run.outcome.replies.len() as u64);
+        let left = came.saturating_sub(worker.count("applied").await?);
+        Ok((run, left))
     };
-    let (run, ends) = tokio::try_join!(load, watch(&worker, &accepted, look))?;
+    let ((run, left), ends) = tokio::try_join!(load, watch(&worker, &accepted, look))?;
     let cost = costs(before, cpu(), run.outcome.replies.len() as u64);
-    Ok(Both { run, cost, ends })
+    Ok(Both { run, cost, left, ends })
 }
 
 /// How many deliveries were applied at which time, until all are that were accepted.
@@ -172,18 +175,10 @@ async fn watch(worker: &Program, accepted: &OnceLock<u64>, look: Duration) -> Re
 }
 
 impl Both {
-    /// How many were applied when the last reply came.
-    fn applied_with_the_load(&self) -> u64 {
-        let outcome = &self.run.outcome;
-        let end = outcome.started + outcome.replies.last().copied().unwrap_or_default();
-        self.ends.iter().take_while(|(at, _)| *at <= end).last().map_or(0, |(_, applied)| *applied)
-    }
-
     /// Whether the load came at this rate, and the queue did not grow.
     fn held(&self, rate: u64) -> bool {
         let came = self.run.outcome.replies.len() as u64;
-        let left = came.saturating_sub(self.applied_with_the_load());
-        left * 1000 <= came * STEADY && self.run.rate * 1000 >= rate * (1000 - STEADY)
+        self.left * 1000 <= came * STEADY && self.run.rate * 1000 >= rate * (1000 - STEADY)
     }
 
     /// From the n-th reply to the n-th end, in microseconds: the queue keeps the order, but for what is handled at the
