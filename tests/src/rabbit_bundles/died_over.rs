@@ -94,3 +94,18 @@ async fn a_message_that_is_put_aside_is_not_answered_with_those_behind_it() {
     ack(&consumer, &behind).await;
     assert_eq!(messages(&take(&consumer, 1).await), numbered(0..1));
 }
+
+/// Among many workers it would go from one to the next until the broker gives it up.
+#[tokio::test]
+async fn what_came_back_very_often_goes_back_no_more() {
+    let broker = Broker::open().await;
+    let stranger = stranger(&broker.url).await;
+    broker.publish_at_once(0..1).await;
+    let held = died_over(&stranger, 2 * topology::RETURNED_OFTEN - 1).await;
+    let consumer = broker.consumer();
+    broker.publish_at_once(1..2).await;
+    let in_hand = take(&consumer, 1).await;
+    go_back(&stranger, &held).await;
+    assert_eq!(messages(&take(&consumer, 1).await), numbered(0..1));
+    ack(&consumer, &in_hand).await;
+}

@@ -116,7 +116,7 @@ impl Consuming {
             tokio::select! {
                 delivery = next(subscription.as_mut()) => match delivery {
                     // Another worker has died over it, or this one's predecessor, of whose end the broker knew too late.
-                    Some(Ok(delivery)) if came_back_often(&delivery) => {
+                    Some(Ok(delivery)) if goes_back(&delivery) => {
                         let cancelled = timeout(HANDSHAKE, self.cancel(channel, subscription.take(), Some(delivery))).await;
                         let Ok(Ok(())) = cancelled else { return };
                     }
@@ -247,7 +247,7 @@ impl Consuming {
             behind.extend(arrived.and_then(Result::ok));
         }
         for delivery in behind {
-            if came_back_often(&delivery) {
+            if goes_back(&delivery) {
                 self.give_back(channel, &delivery).await?;
             } else {
                 self.arrive(delivery);
@@ -279,6 +279,12 @@ struct Subscription {
 
 fn came_back_often(delivery: &Arrival) -> bool {
     wire::returned(&delivery.properties) >= topology::RETURNED_OFTEN
+}
+
+/// Whether a subscribed worker gives it back, to take it alone. Not without end: it may go to one subscribed worker after
+/// the other, and each counts as a delivery.
+fn goes_back(delivery: &Arrival) -> bool {
+    came_back_often(delivery) && wire::returned(&delivery.properties) < 2 * topology::RETURNED_OFTEN
 }
 
 /// The message in front of a queue.
