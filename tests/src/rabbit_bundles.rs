@@ -30,7 +30,7 @@ use crate::{
     rabbit_faults::{ready, stranger},
 };
 
-mod died_over;
+pub(crate) mod died_over;
 mod refused;
 
 /// Notifications in a full bundle.

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// A message over which workers died so often, in the hands of the last one that did.
-pub(super) async fn died_over(stranger: &Channel, times: u32) -> Delivery {
+pub(crate) async fn died_over(stranger: &Channel, times: u32) -> Delivery {
     for _ in 0..times {
         go_back(stranger, &get(stranger).await).await;
     }
@@ -27,7 +27,7 @@ async fn get(stranger: &Channel) -> Delivery {
     got.expect("the queue is not empty").delivery
 }
 
-pub(super) async fn go_back(stranger: &Channel, delivery: &Delivery) {
+pub(crate) async fn go_back(stranger: &Channel, delivery: &Delivery) {
     let back = BasicNackOptions { multiple: false, requeue: true };
     stranger.basic_nack(delivery.delivery_tag, back).await.unwrap();
 }
