@@ -1,12 +1,14 @@
 //! What other workers died over, given to one that lives.
 
+use std::ops::Range;
+
 use lapin::{
     Channel,
     message::Delivery,
     options::{BasicGetOptions, BasicNackOptions},
 };
 use tokio::time::timeout;
-use wxpay_shared::queue::{Consumer as _, topology};
+use wxpay_shared::queue::{self, Consumer as _, rabbit::RabbitConsumer, topology};
 
 use super::{Broker, numbered};
 use crate::{
@@ -32,16 +34,22 @@ pub(crate) async fn go_back(stranger: &Channel, delivery: &Delivery) {
     stranger.basic_nack(delivery.delivery_tag, back).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_bundle_over_which_another_worker_died_often_is_taken_apart_as_well() {
+/// A worker with one message in hand is given these, over which others died so often.
+async fn beside_one_in_hand(numbers: Range<usize>, times: u32) -> (Broker, RabbitConsumer, Vec<queue::Delivery>) {
     let broker = Broker::open().await;
     let stranger = stranger(&broker.url).await;
-    broker.publish_at_once(0..3).await;
-    let bundle = died_over(&stranger, topology::RETURNED_OFTEN).await;
+    broker.publish_at_once(numbers).await;
+    let held = died_over(&stranger, times).await;
     let consumer = broker.consumer();
     broker.publish_at_once(9..10).await;
     let in_hand = take(&consumer, 1).await;
-    go_back(&stranger, &bundle).await;
+    go_back(&stranger, &held).await;
+    (broker, consumer, in_hand)
+}
+
+#[tokio::test]
+async fn a_bundle_over_which_another_worker_died_often_is_taken_apart_as_well() {
+    let (broker, consumer, in_hand) = beside_one_in_hand(0..3, topology::RETURNED_OFTEN).await;
     let taken = take(&consumer, 3).await;
     assert_eq!(messages(&taken), numbered(0..3));
     assert!(taken.iter().all(|delivery| delivery.returned < topology::RETURNED_OFTEN), "each has its own count");
@@ -52,14 +60,7 @@ async fn a_bundle_over_which_another_worker_died_often_is_taken_apart_as_well() 
 
 #[tokio::test]
 async fn a_message_over_which_another_worker_died_often_has_no_neighbours() {
-    let broker = Broker::open().await;
-    let stranger = stranger(&broker.url).await;
-    broker.publish_at_once(0..1).await;
-    let deadly = died_over(&stranger, topology::RETURNED_OFTEN).await;
-    let consumer = broker.consumer();
-    broker.publish_at_once(1..2).await;
-    let in_hand = take(&consumer, 1).await;
-    go_back(&stranger, &deadly).await;
+    let (broker, consumer, in_hand) = beside_one_in_hand(0..1, topology::RETURNED_OFTEN).await;
     // What must not happen has no event to wait for.
     assert!(timeout(SHORT, consumer.receive(1)).await.is_err(), "not beside what is in hand");
     ack(&consumer, &in_hand).await;
@@ -98,14 +99,7 @@ async fn a_message_that_is_put_aside_is_not_answered_with_those_behind_it() {
 /// Among many workers it would go from one to the next until the broker gives it up.
 #[tokio::test]
 async fn what_came_back_very_often_goes_back_no_more() {
-    let broker = Broker::open().await;
-    let stranger = stranger(&broker.url).await;
-    broker.publish_at_once(0..1).await;
-    let held = died_over(&stranger, 2 * topology::RETURNED_OFTEN - 1).await;
-    let consumer = broker.consumer();
-    broker.publish_at_once(1..2).await;
-    let in_hand = take(&consumer, 1).await;
-    go_back(&stranger, &held).await;
+    let (_broker, consumer, in_hand) = beside_one_in_hand(0..1, 2 * topology::RETURNED_OFTEN - 1).await;
     assert_eq!(messages(&take(&consumer, 1).await), numbered(0..1));
     ack(&consumer, &in_hand).await;
 }

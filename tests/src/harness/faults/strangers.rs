@@ -136,11 +136,14 @@ impl Rig {
     }
 }
 
-/// Returns when the deadly notification is among these dead letters.
+/// Returns when the deadly notification is among these dead letters: given up by the broker at its limit, and not before.
 async fn until_deadly(mut letters: Consumer) {
     while let Some(letter) = letters.next().await {
         let letter = letter.expect("the broker goes on sending");
         if letter.data.windows(DEADLY.len()).any(|part| part == DEADLY) {
+            let headers = letter.properties.headers().as_ref().expect("the broker says why");
+            let reason = headers.inner().get("x-first-death-reason").and_then(AMQPValue::as_long_string);
+            assert_eq!(reason.map(ToString::to_string).as_deref(), Some("delivery_limit"));
             return;
         }
     }
