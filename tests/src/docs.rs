@@ -284,7 +284,8 @@ fn the_configurations_page_is_what_the_example_says() {
         .to_owned();
     for Setting { section, key, value, default, meaning } in settings() {
         let name = format!("{section}{key}");
-        let environment = format!("{ENV_PREFIX}{}", name.replace('.', "__").to_uppercase());
+        let map = if value.starts_with('{') { "__PUB_KEY_ID_…" } else { "" };
+        let environment = format!("{ENV_PREFIX}{}{map}", name.replace('.', "__").to_uppercase());
         let shown = if default { format!("`{value}`") } else { String::new() };
         writeln!(page, "| `{name}` | `{environment}` | {shown} | {} |", meaning.replace('|', "\\|")).unwrap();
     }

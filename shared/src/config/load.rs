@@ -20,7 +20,7 @@ pub(super) fn load(
     let mut from_environment = Vec::new();
     for (name, value) in environment {
         let Some(key) = name.strip_prefix(ENV_PREFIX) else { continue };
-        let key = key.to_lowercase();
+        let key = key_of(key);
         overlay(&mut table, &key, &value).map_err(|problem| ConfigError::new(&name, problem))?;
         from_environment.push((key.replace("__", "."), name));
     }
@@ -57,6 +57,17 @@ fn without_values(message: &str) -> String {
     match found.strip_prefix("unknown field ") {
         Some(_) => format!("{found}, expected {expected}"),
         None => format!("{kind}, expected {expected}"),
+    }
+}
+
+/// A key as the file spells it, from what the environment says after the prefix. All are lower case but the ids of public
+/// keys, which are WeChat's.
+fn key_of(name: &str) -> String {
+    match name.rsplit_once("__") {
+        Some((section, id)) if section.to_lowercase().ends_with("__platform_public_keys") => {
+            format!("{}__{id}", section.to_lowercase())
+        }
+        _ => name.to_lowercase(),
     }
 }
 
@@ -116,6 +127,7 @@ mod tests {
                 ("WXPAY__WORKER__SHARDS", "[2, 0]"),
                 ("WXPAY__MERCHANTS__SHOP__APPIDS", "[wx1, \"123\"]"),
                 ("WXPAY__MERCHANTS__SHOP__MCH_ID", "1900990001"),
+                ("WXPAY__MERCHANTS__SHOP__PLATFORM_PUBLIC_KEYS__PUB_KEY_ID_01", "pub.pem"),
                 ("WXPAY_OTHER", "ignored"),
             ],
         )
@@ -125,6 +137,7 @@ mod tests {
         assert_eq!(config.queue.retry_delays, [Duration::from_millis(250), Duration::from_secs(3600)]);
         let shop = &config.merchants[&MerchantName::parse("shop").unwrap()];
         assert_eq!((shop.mch_id.as_str(), shop.appids[1].as_str()), ("1900990001", "123"));
+        assert_eq!(shop.platform_public_keys["PUB_KEY_ID_01"], Path::new("pub.pem"));
         assert!(!format!("{config:?}").contains(SECRET));
     }
 
