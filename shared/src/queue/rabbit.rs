@@ -16,6 +16,7 @@ mod publisher;
 mod release;
 mod settle;
 mod shards;
+mod silent;
 mod wire;
 
 use std::{future::Future, time::Duration};
@@ -29,7 +30,7 @@ use lapin::{
     uri::AMQPUri,
 };
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{consumer::RabbitConsumer, desk::RabbitDeadLetters, publisher::RabbitPublisher};
@@ -70,6 +71,9 @@ impl Broker {
     }
 }
 
+/// A session that lasted so long was a good one: after it, connecting anew begins with the shortest pause.
+const LASTED: Duration = Duration::from_secs(5);
+
 /// What is done with a connection while it lives.
 trait Session: Send {
     /// Returns when the connection is of no use any more, or when the program stops; with an end where no further
@@ -96,10 +100,14 @@ async fn supervise(broker: &Broker, stop: &CancellationToken, session: &mut impl
         match connected {
             Ok(connection) => {
                 tracing::info!(role = broker.role, "connected to RabbitMQ");
-                delays.reset();
                 said = None;
+                let began = Instant::now();
                 if let Some(end) = session.run(connection).await {
                     return end;
+                }
+                // One that never lasts must not connect without a pause.
+                if began.elapsed() >= LASTED {
+                    delays.reset();
                 }
                 if !stop.is_cancelled() {
                     tracing::warn!(role = broker.role, "lost the connection to RabbitMQ, connecting again");

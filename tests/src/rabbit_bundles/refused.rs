@@ -116,3 +116,13 @@ async fn a_dead_bundle_that_cannot_be_taken_apart_stays_one() {
     }
     desk.close().await;
 }
+
+#[tokio::test]
+async fn who_was_refused_is_taken_again_when_the_limit_is_lifted() {
+    let home = Refusing::open().await;
+    home.publish_alone(topology::NOTIFY, 0..2).await;
+    home.refuse(topology::NOTIFY).await;
+    home.node.ctl(&["clear_policy", "-p", &home.host, "full"]);
+    // Nothing is consumed, so the broker says nothing of it to the channel that it refused.
+    wait_until("the queue takes", PATIENCE * 2, async || home.broker.publisher.publish(message(3)).await.is_ok()).await;
+}

@@ -8,7 +8,7 @@
 //! and who gets another's return waits until lapin is seen to have none left.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     future::poll_fn,
     sync::{
         Arc,
@@ -22,7 +22,10 @@ use futures_util::{
     stream::{FuturesUnordered, StreamExt},
 };
 use lapin::{Channel, Confirmation, message::BasicReturnMessage, options::BasicPublishOptions, types::ShortString};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
 
 use super::bundle;
 use crate::{
@@ -40,15 +43,26 @@ pub(super) struct Job {
 }
 
 type Answer = (oneshot::Sender<Result<(), PublishError>>, OwnedSemaphorePermit);
+
+/// A message that waits for its confirm.
+struct Sent {
+    queue: ShortString,
+    at: Instant,
+    /// Who waits for it: more than one for a bundle.
+    answers: Vec<Answer>,
+}
+
 type Outcome = (u64, lapin::Result<Confirmation>);
 
 #[derive(Default)]
 pub(super) struct Confirms {
     pending: FuturesUnordered<BoxFuture<'static, Outcome>>,
-    /// Who waits for which message: more than one for a bundle.
-    answers: HashMap<u64, Vec<Answer>>,
+    /// By their numbers, so the oldest is first.
+    sent: BTreeMap<u64, Sent>,
     /// Who waits, in all.
     waiting: usize,
+    /// The queues whose last answer was a refusal, and since when all were.
+    refusing: Vec<(ShortString, Instant)>,
     /// Numbers of messages that came back and whose confirm is not decided.
     returned: HashSet<u64>,
     /// Numbers of messages that were acked together with another's return.
@@ -71,22 +85,30 @@ impl Confirms {
         self.waiting
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+    /// The queue of the message that has waited longest, and when it was sent.
+    pub(super) fn oldest(&self) -> Option<(&str, Instant)> {
+        self.sent.first_key_value().map(|(_, sent)| (sent.queue.as_str(), sent.at))
+    }
+
+    /// The queue that has refused everything for longest, and since when.
+    pub(super) fn refusing(&self) -> Option<(&str, Instant)> {
+        let longest = self.refusing.iter().min_by_key(|(_, since)| *since);
+        longest.map(|(queue, since)| (queue.as_str(), *since))
     }
 
     /// Sends the messages of these jobs as one. Its first poll takes the delivery tag and queues the frames; that must not
     /// happen from two tasks at once on one channel, or lapin gives one message's confirm to another.
-    pub(super) fn publish(&mut self, channel: &Channel, routing_key: ShortString, jobs: Vec<Job>) {
+    pub(super) fn publish(&mut self, channel: &Channel, queue: ShortString, jobs: Vec<Job>, at: Instant) {
         self.number += 1;
         let number = self.number;
         self.waiting += jobs.len();
         let (properties, body) = bundle::pack(&jobs.iter().map(|job| &job.message).collect::<Vec<_>>(), number);
-        self.answers.insert(number, jobs.into_iter().map(|job| (job.answer, job.slot)).collect());
+        let answers = jobs.into_iter().map(|job| (job.answer, job.slot)).collect();
+        self.sent.insert(number, Sent { queue: queue.clone(), at, answers });
         let channel = channel.clone();
         let mut publish = async move {
             let options = BasicPublishOptions { mandatory: true, immediate: false };
-            let sent = channel.basic_publish(topology::EXCHANGE.into(), routing_key, options, &body, properties).await;
+            let sent = channel.basic_publish(topology::EXCHANGE.into(), queue, options, &body, properties).await;
             match sent {
                 Ok(confirm) => (number, confirm.await),
                 Err(error) => (number, Err(error)),
@@ -104,6 +126,11 @@ impl Confirms {
     pub(super) async fn wave(&mut self) -> Wave {
         let wave = poll_fn(|context| self.poll_wave(context)).await;
         self.decide(wave)
+    }
+
+    /// Waits until nothing is on its way any more, or the channel is gone.
+    pub(super) async fn all_answered(&mut self) {
+        while !self.pending.is_empty() && self.wave().await.lost.is_none() {}
     }
 
     fn poll_wave(&mut self, context: &Context<'_>) -> Poll<Vec<Outcome>> {
@@ -172,7 +199,14 @@ impl Confirms {
 
     /// Who asked may have gone away; then nobody needs the answer.
     fn answer(&mut self, number: u64, result: Result<(), PublishError>) {
-        for (answer, _slot) in self.answers.remove(&number).into_iter().flatten() {
+        let Some(sent) = self.sent.remove(&number) else { return };
+        let known = self.refusing.iter().position(|(queue, _)| *queue == sent.queue);
+        match (result, known) {
+            (Err(PublishError::Nacked), None) => self.refusing.push((sent.queue, Instant::now())),
+            (Ok(()), Some(known)) => drop(self.refusing.swap_remove(known)),
+            _ => {}
+        }
+        for (answer, _slot) in sent.answers {
             self.waiting -= 1;
             answer.send(result).unwrap_or_default();
         }

@@ -88,7 +88,7 @@ impl Consuming {
                 (true, None) => {
                     // Said before it is so: a pause must wait for the end of what may already have begun.
                     self.inbox.set(|phase| !std::mem::replace(&mut phase.subscribed, true));
-                    let Ok(()) = self.one_by_one(channel, &mut phase).await else { return };
+                    let Ok(()) = self.one_by_one(connection, channel, &mut phase).await else { return };
                     if !phase.borrow().wanted {
                         let given_back = timeout(HANDSHAKE, self.give_unread_back()).await;
                         let Ok(Ok(())) = given_back else { return };
@@ -165,11 +165,21 @@ impl Consuming {
     /// Takes those messages in front of each queue that came back often, and waits for the answer to each before it takes
     /// the next. Whatever a worker holds when it dies counts as delivered once more; so the message over which it dies must
     /// be the only one. The first that did not come back often goes back, which makes it one of them in the end.
-    async fn one_by_one(&self, channel: &Channel, phase: &mut watch::Receiver<Phase>) -> Result<(), QueueError> {
+    async fn one_by_one(
+        &mut self,
+        connection: &Connection,
+        channel: &Channel,
+        phase: &mut watch::Receiver<Phase>,
+    ) -> Result<(), QueueError> {
         self.inbox.limit.store(1, Ordering::Relaxed);
-        for queue in self.shards.names() {
+        let queues: Vec<_> = self.shards.names().into_iter().map(str::to_owned).collect();
+        for queue in queues {
             loop {
-                let Some(delivery) = get(channel, queue).await? else { break };
+                let got = get(channel, &queue).await;
+                if let Err(error) = &got {
+                    self.leave_out(connection, &queue, error).await;
+                }
+                let Some(delivery) = got? else { break };
                 if !came_back_often(&delivery) {
                     self.give_back(channel, &delivery).await?;
                     break;
@@ -193,6 +203,19 @@ impl Consuming {
         Ok(())
     }
 
+    /// After this session, which it ended, a queue that cannot be read is left out, unless it is the connection's fault.
+    async fn leave_out(&mut self, connection: &Connection, queue: &str, error: &QueueError) {
+        if let Ok(Ok(_)) = timeout(PULSE, connection.create_channel()).await {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(
+                queue,
+                cause,
+                "cannot take from a queue; where there are others, it is left out for a while"
+            );
+            self.shards.leave_out(queue);
+        }
+    }
+
     /// Waits until everything that was received has its answer. Not if this worker is to take nothing more before that.
     async fn all_answered(&self, channel: &Channel, phase: &mut watch::Receiver<Phase>) -> bool {
         tokio::select! {
@@ -206,7 +229,7 @@ impl Consuming {
     /// Subscribes to every queue.
     async fn subscribe(&mut self, connection: &Connection, channel: &Channel) -> lapin::Result<Subscription> {
         if self.shards.look(connection).await? {
-            tracing::info!(queues = self.shards.names().len(), "takes from the shards of other settings too");
+            tracing::info!(queues = self.shards.names().len(), "takes from other queues than before");
         }
         let queues = self.shards.names();
         let each = (self.prefetch / u16::try_from(queues.len()).unwrap_or(u16::MAX)).max(1);
@@ -215,8 +238,7 @@ impl Consuming {
         let mut subscription = Subscription { tags: Vec::new(), deliveries: SelectAll::new() };
         for queue in queues {
             let options = BasicConsumeOptions::default();
-            let consumer =
-                channel.basic_consume(queue.as_str().into(), "".into(), options, FieldTable::default()).await?;
+            let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
             subscription.tags.push(consumer.tag());
             // The end of one must be seen, or it would be missing silently among the others.
             subscription.deliveries.push(consumer.map(Some).chain(stream::once(ready(None))).boxed());

@@ -116,7 +116,7 @@ impl RabbitDeadLetters {
                 let queue = inspect(&channel, name).await?;
                 let (waiting, workers) = (queue.message_count().into(), queue.consumer_count().into());
                 depths.notify += waiting;
-                depths.shards.push(ShardDepth { queue: name.clone(), waiting, workers });
+                depths.shards.push(ShardDepth { queue: name.to_owned(), waiting, workers });
             }
             for delay in &self.broker.settings.retry_delays {
                 let waiting = ready(&channel, &topology::retry(*delay)).await?;

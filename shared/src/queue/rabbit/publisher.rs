@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -28,7 +28,9 @@ use super::{
     confirms::{Confirms, Job},
     news,
     packet::Packet,
-    part, supervise, unavailable,
+    part,
+    silent::Silent,
+    supervise, unavailable,
 };
 use crate::{
     envelope::Message,
@@ -43,6 +45,9 @@ const FRAME_MAX: FrameSize = 32 * 1024;
 /// So long after an unroutable message the topology is declared again. Where a queue is deleted and is there again before the
 /// broker has cancelled its consumers, RabbitMQ 3.10 moves them to the new one without a word and delivers nothing to them.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
+/// Where every answer of a queue was a refusal for so long, a new channel asks it anew: RabbitMQ 3.10 does not tell the one
+/// that was refused when a limit (`max-length`) is lifted while nothing is consumed.
+const REFUSED_LONG: Duration = Duration::from_secs(10);
 
 /// The ingress side on RabbitMQ. There at once; not connected until the broker is.
 pub struct RabbitPublisher {
@@ -86,6 +91,7 @@ impl RabbitPublisher {
                 in_flight,
                 shards: topology::notify(broker.settings.shards).into_iter().map(ShortString::from).collect(),
                 turn: AtomicUsize::new(0),
+                silent: Mutex::default(),
                 stop: stopped.clone(),
             };
             let end = supervise(&broker, &stopped, &mut publishing).await;
@@ -187,6 +193,7 @@ struct Publishing {
     in_flight: usize,
     shards: Vec<ShortString>,
     turn: AtomicUsize,
+    silent: Mutex<Silent>,
     stop: CancellationToken,
 }
 
@@ -219,6 +226,7 @@ impl Publishing {
         let mut pulse = tokio::time::interval(PULSE);
         let mut packet = Packet::with_capacity(BATCH);
         let mut repairs = FuturesUnordered::new();
+        let mut answered = Instant::now();
         loop {
             let overdue = packet.overdue();
             tokio::select! {
@@ -233,6 +241,7 @@ impl Publishing {
                         tracing::warn!(role = self.role, cause, "the channel to RabbitMQ is lost");
                         return;
                     }
+                    answered = Instant::now();
                     if wave.unroutable && repairs.is_empty() {
                         // A queue was deleted under us. The next message finds it again.
                         repairs.push(async {
@@ -249,7 +258,16 @@ impl Publishing {
                     tracing::warn!(role = self.role, "a message was unroutable; declared the topology again");
                 }
                 Some(event) = news.next() => self.tell(&event),
-                _ = pulse.tick() => {}
+                _ = pulse.tick() => {
+                    if let Some((queue, _)) = confirms.refusing().filter(|(_, since)| since.elapsed() >= REFUSED_LONG) {
+                        tracing::warn!(role = self.role, queue, "refuses everything; asking again over a new channel");
+                        drop(timeout(PUBLISH_BUDGET, confirms.all_answered()).await);
+                        return;
+                    }
+                    if self.is_held_up(confirms, answered, Instant::now()) {
+                        return;
+                    }
+                }
                 () = overdue => {}
                 () = self.stop.cancelled() => {
                     self.send(channel, packet.ready.drain(..), confirms);
@@ -265,15 +283,43 @@ impl Publishing {
     }
 
     fn send(&self, channel: &Channel, jobs: impl Iterator<Item = Job>, confirms: &mut Confirms) {
+        let (silent, now) = (self.silent(), Instant::now());
         for mut bundle in bundle::split(jobs) {
-            let queue = bundle[0].routing_key.take().unwrap_or_else(|| self.next_shard());
-            confirms.publish(channel, queue, bundle);
+            match bundle[0].routing_key.take() {
+                Some(queue) if silent.has(queue.as_str()) => {
+                    let late = |job: Job| job.answer.send(Err(PublishError::Timeout)).unwrap_or_default();
+                    bundle.into_iter().for_each(late);
+                }
+                Some(queue) => confirms.publish(channel, queue, bundle, now),
+                None => confirms.publish(channel, self.next_shard(&silent), bundle, now),
+            }
         }
     }
 
-    /// Arrival order does not matter, so the shards simply take turns.
-    fn next_shard(&self) -> ShortString {
-        self.shards[self.turn.fetch_add(1, Ordering::Relaxed) % self.shards.len()].clone()
+    /// Arrival order does not matter, so the shards simply take turns; those that do not answer are passed over, unless that
+    /// is all of them.
+    fn next_shard(&self, silent: &Silent) -> ShortString {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let mut in_turn = (0..self.shards.len()).map(|next| &self.shards[(turn + next) % self.shards.len()]);
+        in_turn.find(|queue| !silent.has(queue.as_str())).unwrap_or(&self.shards[turn % self.shards.len()]).clone()
+    }
+
+    /// Whether a queue that does not answer holds up all the others. It is left out from now on.
+    fn is_held_up(&self, confirms: &Confirms, answered: Instant, now: Instant) -> bool {
+        let mut silent = self.silent();
+        silent.take_back(now);
+        let late = confirms.oldest().filter(|(_, sent)| now.duration_since(*sent) >= PUBLISH_BUDGET);
+        // Where notifications have one queue, there is none to go to instead.
+        let Some((queue, sent)) = late.filter(|(queue, _)| *queue != topology::NOTIFY) else { return false };
+        if !silent.has(queue) {
+            tracing::warn!(role = self.role, queue, "a queue does not answer; it is left out for a while");
+            silent.leave_out(queue, now);
+        }
+        answered < sent
+    }
+
+    fn silent(&self) -> MutexGuard<'_, Silent> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn finish(&self, channel: &Channel, mut inbox: mpsc::Receiver<Job>, confirms: &mut Confirms) {
@@ -281,7 +327,7 @@ impl Publishing {
         while let Some(job) = inbox.recv().await {
             self.send(channel, std::iter::once(job), confirms);
         }
-        while !confirms.is_empty() && confirms.wave().await.lost.is_none() {}
+        confirms.all_answered().await;
     }
 
     fn tell(&self, event: &Event) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use lapin::{Channel, Connection};
 use tokio::time::Instant;
 
-use super::{NOT_FOUND, code, inspect};
+use super::{NOT_FOUND, code, inspect, silent::Silent};
 use crate::queue::{QueueSettings, topology};
 
 /// How old an answer may be. So long does a worker not know of shards that another program has just made.
@@ -22,6 +22,7 @@ pub(super) struct Shards {
     /// The number from which on there may be others; `None` for whoever does not care about others.
     beyond: Option<u16>,
     looked: Option<Instant>,
+    silent: Silent,
 }
 
 impl Shards {
@@ -33,7 +34,7 @@ impl Shards {
             names.insert(0, topology::NOTIFY.to_owned());
         }
         let set = names.len();
-        Self { names, set, beyond: Some(if split { shards } else { 0 }), looked: None }
+        Self { names, set, beyond: Some(if split { shards } else { 0 }), looked: None, silent: Silent::default() }
     }
 
     /// Those from which a worker takes.
@@ -49,9 +50,16 @@ impl Shards {
         all
     }
 
-    /// What is known.
-    pub(super) fn names(&self) -> &[String] {
-        &self.names
+    /// What is known, without those that are left out; all of them where nothing else is left.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let names = || self.names.iter().map(String::as_str);
+        let answering: Vec<_> = names().filter(|name| !self.silent.has(name)).collect();
+        if answering.is_empty() { names().collect() } else { answering }
+    }
+
+    /// Leaves a queue out for a while.
+    pub(super) fn leave_out(&mut self, queue: &str) {
+        self.silent.leave_out(queue, Instant::now());
     }
 
     /// The next look is not spared: what was found may be gone.
@@ -59,11 +67,12 @@ impl Shards {
         self.looked = None;
     }
 
-    /// Looks for others, unless it did so a moment ago; whether that changed the names.
+    /// Looks for others, unless it did so a moment ago; whether the names are others now.
     pub(super) async fn look(&mut self, connection: &Connection) -> lapin::Result<bool> {
-        let Some(beyond) = self.beyond else { return Ok(false) };
+        let taken_back = self.silent.take_back(Instant::now());
+        let Some(beyond) = self.beyond else { return Ok(taken_back) };
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
-            return Ok(false);
+            return Ok(taken_back);
         }
         let channel = connection.create_channel().await?;
         let mut found = Vec::new();
@@ -78,7 +87,7 @@ impl Shards {
         let changed = self.names[self.set..] != found;
         self.names.truncate(self.set);
         self.names.extend(found);
-        Ok(changed)
+        Ok(changed || taken_back)
     }
 }
 
