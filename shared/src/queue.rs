@@ -206,14 +206,22 @@ pub enum Home {
 }
 
 impl Home {
-    /// Where a message may wait as well: the tier before this one, or after the first. The dead letters have none.
+    /// Where a message that failed so many times may wait as well: the tier before this one, or after the first. A dead
+    /// letter waits in a tier, later each time, and ends here when it comes back.
     #[must_use]
-    pub fn neighbour(self, tiers: usize) -> Self {
+    pub fn neighbour(self, attempts: u32, tiers: usize) -> Self {
         match self {
             Self::Retry(0) if tiers > 1 => Self::Retry(1),
             Self::Retry(tier) => Self::Retry(tier.saturating_sub(1)),
-            Self::Dead => Self::Dead,
+            Self::Dead => Self::tier(attempts, tiers),
         }
+    }
+
+    /// The tier of a message that failed so many times.
+    #[must_use]
+    pub fn tier(attempts: u32, tiers: usize) -> Self {
+        let failed_before = usize::try_from(attempts.saturating_sub(1)).unwrap_or(usize::MAX);
+        Self::Retry(failed_before.min(tiers - 1))
     }
 }
 

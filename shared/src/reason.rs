@@ -141,6 +141,12 @@ impl Rejection {
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }
+
+    /// The rejection of something of which these parts were rejected: the first one's, whose detail tells of the others.
+    pub fn of_parts(parts: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let also = |first: Self, other: Self| Self { detail: format!("{}; {other}", first.detail), ..first };
+        parts.into_iter().reduce(also)
+    }
 }
 
 impl fmt::Display for Rejection {

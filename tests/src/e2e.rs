@@ -48,6 +48,7 @@ mod scale;
 mod worker_steps;
 #[cfg(test)]
 mod clock_jumps;
+mod combined;
 #[cfg(test)]
 mod example;
 #[cfg(test)]

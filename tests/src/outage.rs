@@ -101,6 +101,31 @@ async fn a_broker_killed_in_mid_load_costs_not_one_fen() {
     assert_eq!(account["balance"], 10 * ORDERS);
 }
 
+/// As many as the worker handles at a time, and more, would wait for the queue of the dead letters.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_that_the_broker_does_not_take_hold_up_no_payment() {
+    const WRONG: usize = 300;
+    let (node, host) = crate::harness::rabbitmq::fresh_host().await;
+    let mut pair = Pair::prepare(&node.url(&host));
+    pair.set_retries("\"2s\"", 4);
+    pair.start_ingress();
+    pair.start_worker();
+    pair.ready().await;
+    let limit =
+        ["set_policy", "-p", &host, "full", "^wxpay\\.notify\\.dead$", "{\"max-length\":1}", "--apply-to", "queues"];
+    node.ctl(&limit);
+    for index in 0..WRONG {
+        pair.register("shop", &format!("W{index}"), 999, "u").await;
+        assert!(post(&pair, &format!("W{index}")).await);
+    }
+    pair.register("shop", "GOOD", 1_000, "u").await;
+    assert!(post(&pair, "GOOD").await);
+    wait_until("it is paid", DEADLINE, async || pair.order("shop", "GOOD").await.state == OrderState::Paid).await;
+    assert!(pair.dead_letters().await.matching < WRONG);
+    node.ctl(&["clear_policy", "-p", &host, "full"]);
+    wait_until("all are told", DEADLINE * 2, async || pair.dead_letters().await.matching == WRONG).await;
+}
+
 /// A supervisor ends both programs under load; they finish what they have in hand and are gone in time.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_programs_end_in_time_under_load_and_lose_nothing() {

@@ -17,7 +17,7 @@ use wxpay_shared::{
     disk::Disk,
     envelope::SealKeys,
     merchant::LiveMerchants,
-    queue::{Consumer, DeadLetters, Delivery},
+    queue::{Consumer, DeadLetters, Delivery, Home},
     runtime::FINISH_BUDGET,
     settled::Settled,
     store::{Store, StoreError},
@@ -101,9 +101,6 @@ pub enum NotReady {
     /// Nothing would come.
     #[error("the queue is not connected")]
     Queue,
-    /// The disk of the data directory has less room than must stay free.
-    #[error("the disk is nearly full")]
-    Disk,
 }
 
 /// A worker.
@@ -140,8 +137,10 @@ impl Worker {
                 let worker = Arc::clone(&self);
                 tasks.spawn(late.clone().run_until_cancelled_owned(async move {
                     let spans = Handling::of(deliveries.iter().map(|delivery| &delivery.message));
-                    spans.during(worker.process(deliveries)).await;
+                    let parked = spans.during(worker.process(deliveries)).await;
+                    // A home that takes nothing holds up what goes there and nothing else. The queue's prefetch bounds it.
                     drop(permit);
+                    worker.park_all(parked).await;
                 }));
             }
         };
@@ -163,7 +162,7 @@ impl Worker {
         }
     }
 
-    /// Whether it takes deliveries and can keep what becomes of them.
+    /// Whether it takes deliveries. A disk that is nearly full is no reason: what was accepted must still be applied.
     ///
     /// # Errors
     /// Why not.
@@ -172,20 +171,18 @@ impl Worker {
             Err(NotReady::Store)
         } else if !self.parts.consumer.connected() {
             Err(NotReady::Queue)
-        } else if !self.parts.disk.has_room() {
-            Err(NotReady::Disk)
         } else {
             Ok(())
         }
     }
 
-    /// Handles a batch and settles it. If the store is away, the batch goes back untouched.
-    async fn process(&self, deliveries: Vec<Delivery>) {
+    /// Handles a batch, and acks what is done; the rest is to be parked. If the store is away, the batch goes back untouched.
+    async fn process(&self, deliveries: Vec<Delivery>) -> Vec<(Delivery, Home)> {
         match self.fenced(&deliveries).await {
-            Ok(endings) => self.settle(self.parts.consumer.as_ref(), deliveries, endings).await,
+            Ok(endings) => self.settle(deliveries, endings).await,
             Err(error) => {
                 self.gate.close(&error);
-                self.give_back(self.parts.consumer.as_ref(), deliveries).await;
+                self.give_back(deliveries).await
             }
         }
     }
@@ -196,12 +193,12 @@ impl Worker {
         let (mut events, mut shares) = (Vec::new(), Vec::with_capacity(deliveries.len()));
         for delivery in deliveries {
             let opened = self.open(&delivery.message, &merchants);
-            shares.push((opened.events.len(), opened.rejection));
+            shares.push((opened.events.len(), opened.rejections));
             events.extend(opened.events);
         }
         let mut answers = self.dedup_and_apply(events).await?.into_iter();
 
-        let ending = |(events, rejection)| Ending::of(rejection, answers.by_ref().take(events));
+        let ending = |(events, rejections)| Ending::of(rejections, answers.by_ref().take(events));
         Ok(shares.into_iter().map(ending).collect())
     }
 }

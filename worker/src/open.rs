@@ -21,11 +21,11 @@ use wxpay_shared::{
 
 use crate::Worker;
 
-/// What a message holds: any number of events, and why a part of it, or all, cannot be applied.
+/// What a message holds: any number of events, and why parts of it, or all, cannot be applied.
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
     pub(crate) events: Vec<Event>,
-    pub(crate) rejection: Option<Rejection>,
+    pub(crate) rejections: Vec<Rejection>,
 }
 
 impl Worker {
@@ -39,9 +39,7 @@ impl Worker {
                     tracing::info!(notification = %message.id, ?ignored, "changes nothing");
                     metric::ignored(kind(&ignored));
                 }
-                Outcome::Rejected(rejection) => {
-                    opened.rejection.get_or_insert(rejection);
-                }
+                Outcome::Rejected(rejection) => opened.rejections.push(rejection),
             }
         }
         opened

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use wxpay_shared::{
     envelope::{Attempt, Log},
     metric,
-    queue::{Delivery, Home, PublishError, QueueError, Settle, topology},
+    queue::{Delivery, Home, PublishError, QueueError, topology},
     reason::Rejection,
     store::Applied,
     trace,
@@ -39,32 +39,26 @@ pub enum Ending {
 }
 
 impl Ending {
-    /// The ending of a delivery of which a part was rejected before the store saw it, if so, and the others got these
-    /// answers: the worst of them. The others took effect, and repeating them with the worst one has no effect.
-    pub(crate) fn of(rejection: Option<Rejection>, answers: impl Iterator<Item = Result<Applied, Rejection>>) -> Self {
-        let unread = rejection.map_or(Self::Ignored, Self::Dead);
-        answers.fold(unread, |worst, answer| {
-            let ending = match answer {
-                Ok(Applied::Fresh { .. }) => Self::Applied,
-                Ok(Applied::Duplicate) => Self::Duplicate,
-                Ok(Applied::Waiting(rejection)) | Err(rejection) => Self::Retry(rejection),
-                Ok(Applied::Rejected(rejection)) => Self::Dead(rejection),
-            };
-            if ending.weight() > worst.weight() { ending } else { worst }
-        })
+    /// The ending of a delivery of which these parts were rejected before the store saw them, and the others got these
+    /// answers. While one part may still succeed, all are tried again: the others get the answers that they had, and
+    /// without effect. The rejection tells of every part that did not end well.
+    pub(crate) fn of(unread: Vec<Rejection>, answers: impl Iterator<Item = Result<Applied, Rejection>>) -> Self {
+        let (mut well, mut waiting, mut rejected) = (Self::Ignored, Vec::new(), unread);
+        for answer in answers {
+            match answer {
+                Ok(Applied::Fresh { .. }) => well = Self::Applied,
+                Ok(Applied::Duplicate) if well == Self::Ignored => well = Self::Duplicate,
+                Ok(Applied::Duplicate) => {}
+                Ok(Applied::Waiting(rejection)) | Err(rejection) => waiting.push(rejection),
+                Ok(Applied::Rejected(rejection)) => rejected.push(rejection),
+            }
+        }
+        let ending = if waiting.is_empty() { Self::Dead } else { Self::Retry };
+        Rejection::of_parts(waiting.into_iter().chain(rejected)).map_or(well, ending)
     }
 
-    /// The least weight of what did not end well.
-    const RETRY: u8 = 3;
-
-    const fn weight(&self) -> u8 {
-        match self {
-            Self::Ignored => 0,
-            Self::Duplicate => 1,
-            Self::Applied => 2,
-            Self::Retry(_) => Self::RETRY,
-            Self::Dead(_) => 4,
-        }
+    const fn is_well(&self) -> bool {
+        matches!(self, Self::Applied | Self::Duplicate | Self::Ignored)
     }
 
     /// The outcome as the metrics name it.
@@ -92,8 +86,7 @@ impl Ending {
         log.attempts = log.attempts.saturating_add(1);
         log.note(attempt(rejection));
         if matches!(self, Self::Retry(_)) && log.attempts < settings.max_attempts {
-            let failed_before = usize::try_from(log.attempts - 1).unwrap_or(usize::MAX);
-            return Some(Home::Retry(failed_before.min(settings.retry_tiers - 1)));
+            return Some(Home::tier(log.attempts, settings.retry_tiers));
         }
         log.rejection = Some(rejection.clone());
         Some(Home::Dead)
@@ -101,8 +94,8 @@ impl Ending {
 }
 
 impl Worker {
-    /// Settles a batch.
-    pub(crate) async fn settle(&self, home: &dyn Settle, deliveries: Vec<Delivery>, endings: Vec<Ending>) {
+    /// Acks what is done of a batch, and says what is to be parked, and where.
+    pub(crate) async fn settle(&self, deliveries: Vec<Delivery>, endings: Vec<Ending>) -> Vec<(Delivery, Home)> {
         self.measure(&deliveries, &endings);
         let mut done = Vec::with_capacity(deliveries.len());
         let mut parked = Vec::new();
@@ -114,12 +107,16 @@ impl Worker {
             }
         }
         if !done.is_empty()
-            && let Err(error) = home.ack(&done).await
+            && let Err(error) = self.parts.consumer.ack(&done).await
         {
             tracing::warn!(%error, "could not ack; the deliveries will come again and have no effect");
         }
-        // At the same time: a tier that does not answer must not hold up the others.
-        join_all(parked.iter().map(|(delivery, next)| self.park(home, delivery, *next))).await;
+        parked
+    }
+
+    /// Parks deliveries, at the same time: a home that does not answer must not hold up the others.
+    pub(crate) async fn park_all(&self, parked: Vec<(Delivery, Home)>) {
+        join_all(parked.iter().map(|(delivery, next)| self.park(delivery, *next))).await;
     }
 
     /// How long the deliveries had waited since ingress accepted them. What could not be opened may claim any time.
@@ -130,7 +127,7 @@ impl Worker {
             Duration::try_from(now.duration_since(received_at)).ok()
         };
         let mut oldest = None;
-        for (delivery, ending) in deliveries.iter().zip(endings).filter(|(_, ending)| ending.weight() < Ending::RETRY) {
+        for (delivery, ending) in deliveries.iter().zip(endings).filter(|(_, ending)| ending.is_well()) {
             let age = age(delivery);
             // What comes back from a retry tier did not wait for a worker all the time.
             oldest = oldest.max(age.filter(|_| delivery.message.log.attempts == 0));
@@ -172,20 +169,21 @@ impl Worker {
         next
     }
 
-    /// Lets deliveries go that nothing is to become of now. No attempt is used.
-    pub(crate) async fn give_back(&self, home: &dyn Settle, deliveries: Vec<Delivery>) {
+    /// Lets deliveries go that nothing is to become of now. No attempt is used. Says what is to be parked instead.
+    pub(crate) async fn give_back(&self, deliveries: Vec<Delivery>) -> Vec<(Delivery, Home)> {
         let (often, seldom): (Vec<_>, Vec<_>) =
             deliveries.into_iter().partition(|delivery| delivery.returned >= topology::RETURNED_TOO_OFTEN);
-        if let Err(error) = home.give_back(&seldom).await {
+        if let Err(error) = self.parts.consumer.give_back(&seldom).await {
             tracing::warn!(%error, "could not give deliveries back; they come back with the connection's end");
         }
         // The broker counts what comes back, and would declare it dead one day. The shortest tier's copy counts anew.
-        join_all(often.iter().map(|delivery| self.park(home, delivery, Home::Retry(0)))).await;
+        often.into_iter().map(|delivery| (delivery, Home::Retry(0))).collect()
     }
 
-    /// Parks a delivery; gives it back if its next home stays away. Where a tier takes nothing, its neighbour is as good.
-    async fn park(&self, home: &dyn Settle, delivery: &Delivery, next: Home) {
-        let mut homes = [next.neighbour(self.parts.settings.retry_tiers), next].into_iter().cycle();
+    /// Parks a delivery; gives it back if its next home stays away. Where a home takes nothing, its neighbour is as good.
+    async fn park(&self, delivery: &Delivery, next: Home) {
+        let neighbour = next.neighbour(delivery.message.log.attempts, self.parts.settings.retry_tiers);
+        let mut homes = [neighbour, next].into_iter().cycle();
         let mut next = next;
         let mut policy: ExponentialBackoff = ExponentialBackoffBuilder::new()
             .with_initial_interval(Duration::from_millis(100))
@@ -193,7 +191,7 @@ impl Worker {
             .with_max_elapsed_time(Some(PARK_PATIENCE))
             .build();
         loop {
-            let Err(error) = home.park(delivery, next).await else { return };
+            let Err(error) = self.parts.consumer.park(delivery, next).await else { return };
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(notification = %delivery.message.id, %error, cause, ?next, "could not park a delivery");
             if matches!(
@@ -207,7 +205,7 @@ impl Worker {
                 None => break,
             }
         }
-        if let Err(error) = home.give_back(std::slice::from_ref(delivery)).await {
+        if let Err(error) = self.parts.consumer.give_back(std::slice::from_ref(delivery)).await {
             tracing::warn!(%error, "could not give a delivery back; it comes back with the connection's end");
         }
     }
@@ -256,14 +254,23 @@ mod tests {
     }
 
     #[test]
-    fn several_answers_end_as_the_worst_of_them() {
+    fn what_may_still_succeed_is_tried_again_and_every_bad_part_is_told() {
         let fresh = || Ok(Applied::Fresh { points: 1 });
-        assert_eq!(Ending::of(None, [].into_iter()), Ending::Ignored);
-        assert_eq!(Ending::of(None, [Ok(Applied::Duplicate), fresh()].into_iter()), Ending::Applied);
-        let dead = Applied::Rejected(rejection(Reason::AmountMismatch));
-        let answers = [fresh(), Err(rejection(Reason::AttemptsExhausted)), Ok(dead)];
-        let unread = Some(rejection(Reason::InvalidField));
-        assert_eq!(Ending::of(unread, [fresh()].into_iter()), Ending::Dead(rejection(Reason::InvalidField)));
-        assert_eq!(Ending::of(None, answers.into_iter()), Ending::Dead(rejection(Reason::AmountMismatch)));
+        let dead = |reason| Ok(Applied::Rejected(rejection(reason)));
+        let of = |unread: &[Reason], answers: &[Result<Applied, Rejection>]| {
+            Ending::of(unread.iter().copied().map(rejection).collect(), answers.iter().cloned())
+        };
+        assert_eq!(of(&[], &[]), Ending::Ignored);
+        assert_eq!(of(&[], &[Ok(Applied::Duplicate), fresh(), Ok(Applied::Duplicate)]), Ending::Applied);
+        assert_eq!(of(&[], &[Ok(Applied::Duplicate)]), Ending::Duplicate);
+        assert_eq!(of(&[Reason::InvalidField], &[fresh()]), Ending::Dead(rejection(Reason::InvalidField)));
+        let both = Rejection::new(Reason::InvalidField, "x; surplus_payment: x");
+        assert_eq!(of(&[Reason::InvalidField], &[fresh(), dead(Reason::SurplusPayment)]), Ending::Dead(both));
+        let waits = Ok(Applied::Waiting(rejection(Reason::UnknownOrder)));
+        let both = Rejection::new(Reason::UnknownOrder, "x; amount_mismatch: x");
+        assert_eq!(of(&[], &[dead(Reason::AmountMismatch), fresh(), waits]), Ending::Retry(both));
+        let both = Rejection::new(Reason::AttemptsExhausted, "x; amount_mismatch: x");
+        let failed = Err(rejection(Reason::AttemptsExhausted));
+        assert_eq!(of(&[], &[dead(Reason::AmountMismatch), failed]), Ending::Retry(both));
     }
 }

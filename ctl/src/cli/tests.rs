@@ -103,11 +103,11 @@ impl Served {
 async fn a_disk_that_is_nearly_full_takes_no_more_notifications() {
     // No disk has that much.
     let served = Served::start_with(&[("WXPAY__DISK_RESERVE_MB", "1000000000000")]).await;
-    for address in [served.together.ops, served.together.admin] {
-        let answer = reqwest::get(format!("http://{address}/readyz")).await.unwrap();
-        assert_eq!(answer.status(), 503);
-        assert_eq!(answer.text().await.unwrap(), "not ready: the disk is nearly full\n");
-    }
+    let ready = async |address| reqwest::get(format!("http://{address}/readyz")).await.unwrap();
+    let ingress = ready(served.together.ops).await;
+    assert_eq!(ingress.status(), 503);
+    assert_eq!(ingress.text().await.unwrap(), "not ready: the disk is nearly full\n");
+    assert_eq!(ready(served.together.admin).await.status(), 200, "the worker goes on");
     let reply = "the disk is nearly full";
     served.expect("pay --out-trade-no FULL-1 --amount 100", Verdict::Found, &[reply]).await;
 }
