@@ -8,9 +8,9 @@ use std::{
 use tokio::time::Instant;
 use wxpay_shared::queue::{PublishError, Publisher};
 
-/// For how long a late confirm counts. After that ingress calls itself ready, so that the next notification can tell: one
-/// that is not sent any has no other way to find out.
-const LATE_COUNTS: Duration = Duration::from_secs(10);
+/// For how long a late confirm or a refusal counts. After that ingress calls itself ready, so that the next notification can
+/// tell: one that is not sent any has no other way to find out.
+const BAD_COUNTS: Duration = Duration::from_secs(10);
 
 /// Why ingress should get no notifications at present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,24 +23,23 @@ pub(crate) enum NotReady {
     Late,
 }
 
-/// What the last publishes showed.
+/// What the last publish showed, if it was bad, and when.
 #[derive(Default)]
-pub(crate) struct Readiness(Mutex<Option<Instant>>);
+pub(crate) struct Readiness(Mutex<Option<(Instant, NotReady)>>);
 
 impl Readiness {
     /// A publish ended in this way.
     pub(crate) fn published(&self, result: Result<(), PublishError>) {
         match result {
-            Ok(()) => self.late_since(None),
-            Err(PublishError::Timeout) => self.late_since(Some(Instant::now())),
+            Ok(()) => self.note(None),
+            Err(PublishError::Timeout) => self.note(Some(NotReady::Late)),
+            Err(error @ (PublishError::Unroutable | PublishError::Nacked)) => self.note(Some(error.into())),
             // The queue says the others itself, and says when they are over.
             Err(
                 PublishError::NotConnected
                 | PublishError::Blocked
                 | PublishError::Busy
                 | PublishError::Full
-                | PublishError::Unroutable
-                | PublishError::Nacked
                 | PublishError::Closed,
             ) => {}
         }
@@ -48,12 +47,14 @@ impl Readiness {
 
     pub(crate) fn check(&self, publisher: &dyn Publisher) -> Result<(), NotReady> {
         publisher.ready()?;
-        let late = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if late.is_some_and(|late| late.elapsed() < LATE_COUNTS) { Err(NotReady::Late) } else { Ok(()) }
+        match *self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some((since, bad)) if since.elapsed() < BAD_COUNTS => Err(bad),
+            Some(_) | None => Ok(()),
+        }
     }
 
-    fn late_since(&self, moment: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = moment;
+    fn note(&self, bad: Option<NotReady>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = bad.map(|bad| (Instant::now(), bad));
     }
 }
 
@@ -78,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_late_confirm_counts_until_one_is_in_time_or_it_is_long_ago() {
+    async fn a_bad_publish_counts_until_one_is_good_or_it_is_long_ago() {
         let readiness = Readiness::default();
         let queue = Says(Ok(()));
         assert_eq!(readiness.check(&queue), Ok(()));
@@ -89,8 +90,14 @@ mod tests {
         readiness.published(Ok(()));
         assert_eq!(readiness.check(&queue), Ok(()));
         readiness.published(Err(PublishError::Timeout));
-        tokio::time::advance(LATE_COUNTS).await;
+        tokio::time::advance(BAD_COUNTS).await;
         assert_eq!(readiness.check(&queue), Ok(()), "the next notification tells");
+        for refused in [PublishError::Nacked, PublishError::Unroutable] {
+            readiness.published(Err(refused));
+            assert_eq!(readiness.check(&queue), Err(NotReady::Queue(refused)));
+            readiness.published(Ok(()));
+            assert_eq!(readiness.check(&queue), Ok(()));
+        }
         let blocked = PublishError::Blocked;
         assert_eq!(readiness.check(&Says(Err(blocked))), Err(NotReady::Queue(blocked)));
     }

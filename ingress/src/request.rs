@@ -10,7 +10,7 @@ use axum::{
     extract::Request,
     http::{HeaderMap, Method, header::CONTENT_LENGTH},
 };
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt as _, LengthLimitError};
 use tokio::time::timeout;
 use wxpay_shared::merchant::{Merchant, Merchants};
 
@@ -69,8 +69,13 @@ async fn read_body(body: Body, announced: Option<usize>) -> Result<Bytes, Refusa
             if too_large { Refusal::BodyTooLarge } else { Refusal::BodyUnreadable }
         });
     }
-    if axum::body::to_bytes(body, DRAIN_MAX).await.is_err() {
-        tracing::debug!("gave up draining a body that is too large");
+    let (mut rest, mut drained) = (body, 0);
+    while let Some(Ok(frame)) = rest.frame().await {
+        drained += frame.data_ref().map_or(0, Bytes::len);
+        if drained > DRAIN_MAX {
+            tracing::debug!("gave up draining a body that is too large");
+            break;
+        }
     }
     Err(Refusal::BodyTooLarge)
 }

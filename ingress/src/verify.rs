@@ -80,11 +80,13 @@ fn v2_signed(fields: &Fields<'_>, merchant: &Merchant) -> Result<(), Refusal> {
 /// All that proves a refund notice is that it opens under our key, to well-formed XML. The rest is held against the
 /// order, by the worker.
 fn v2_refund(fields: &Fields<'_>, merchant: &Merchant) -> Result<(), Refusal> {
+    let ours = fields.get("mch_id") == Some(merchant.ids.mch_id.as_str());
     match v2_refund::read_outer(|name| fields.get(name), &merchant.ids) {
         Ok(_) => {}
-        Err(rejection) if rejection.reason == Reason::MerchantMismatch => return Err(Refusal::MerchantMismatch),
-        // An appid that is not in the merchant's list yet is the worker's to judge.
+        // A sub-merchant or an appid that is not in the configuration yet is the worker's to judge, as in a payment.
+        Err(rejection) if rejection.reason == Reason::MerchantMismatch && ours => {}
         Err(rejection) if rejection.reason == Reason::AppidMismatch => {}
+        Err(rejection) if rejection.reason == Reason::MerchantMismatch => return Err(Refusal::MerchantMismatch),
         Err(_) => return Err(Refusal::NotANotice),
     }
     let req_info = fields.get("req_info").ok_or(Refusal::NotANotice)?;

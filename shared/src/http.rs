@@ -32,6 +32,8 @@ use crate::tls::LiveTls;
 
 /// Time for a TLS handshake, for a request's header, and for an idle connection to send its next one.
 pub const HEADER_BUDGET: Duration = Duration::from_secs(10);
+/// The largest header of a request, in bytes. A connection has a buffer for it before anything of the request is known.
+pub const HEADERS_MAX: usize = 16 * 1024;
 /// So long may a client leave what it is told unread, once the system holds no more of it.
 pub const REPLY_BUDGET: Duration = Duration::from_secs(10);
 /// Connections at a time; more wait in the kernel's queue.
@@ -146,6 +148,7 @@ async fn speak(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_BUDGET)
+        .max_buf_size(HEADERS_MAX)
         .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection ended early");

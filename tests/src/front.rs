@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_util::sync::CancellationToken;
-use wxpay_shared::http::{self, HEADER_BUDGET, REPLY_BUDGET};
+use wxpay_shared::http::{self, HEADER_BUDGET, HEADERS_MAX, REPLY_BUDGET};
 
 use crate::harness::{
     notice::Notice,
@@ -202,6 +202,18 @@ async fn what_is_no_notification_ends_its_connection() {
         stream.read_to_string(&mut replies).await.unwrap();
         assert!(replies.contains("connection: close"), "{path}: {replies}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_without_end_is_refused_before_it_fills_the_memory() {
+    let pair = ingress_with(&rabbitmq::fresh_url().await, "").await;
+    let address = pair.notify_url("shop").split('/').nth(2).unwrap().to_owned();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let header = format!("POST /v2/shop HTTP/1.1\r\nX: {}", "x".repeat(HEADERS_MAX));
+    stream.write_all(header.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    assert!(reply.starts_with("HTTP/1.1 431 "), "{reply}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
