@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, process::Command, sync::Arc, time::Duration};
 
+use serde_json::json;
 use wxpay_shared::{
     admin::{Discarded, OrderView, ReplayOutcome, Replayed},
     order::OrderState,
@@ -224,4 +225,19 @@ async fn ten_thousand_payments_survive_three_killed_workers() {
         assert_eq!((account.balance, account.ledger.len()), (1_000, 100));
         assert_eq!(account.ledger.iter().map(|entry| entry.points).sum::<i64>(), account.balance);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_is_registered_again_without_the_rate_that_it_was_given() {
+    let (_, _, pair) = pair().await;
+    let register = async |amount: i64, points: Option<&str>| {
+        let order = json!({ "merchant": "shop", "out_trade_no": "RATE1", "amount": amount, "points": points });
+        pair.client.post(pair.admin_url("/orders")).json(&order).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(register(100, Some("2/1")).await, 201);
+    // The merchant's own rate is another one, as after a change of the configuration.
+    assert_eq!(register(100, None).await, 200);
+    assert_eq!(register(100, Some("3/1")).await, 409);
+    assert_eq!(register(101, None).await, 409);
+    assert_eq!(pair.order("shop", "RATE1").await.points_rate, "2/1".parse().unwrap());
 }

@@ -2,10 +2,15 @@
 
 use std::{fs, process::Command};
 
-use wxpay_shared::order::OrderState;
+use serde_json::json;
+use wxpay_shared::{
+    admin::{ReplayOutcome, Replayed},
+    order::OrderState,
+    reason::Reason,
+};
 
 use crate::harness::{
-    database::{Database, Kind, fresh_schema, fresh_url},
+    database::{Database, Kind, execute, fresh_schema, fresh_url},
     notice::Notice,
     pair::{DEADLINE, Pair, binary},
     rabbitmq, wait_until,
@@ -83,6 +88,39 @@ async fn a_worker_waits_for_a_database_that_is_away() {
     })
     .await;
     assert!(pair.dead_letters().await.dead_letters.is_empty());
+}
+
+/// A shop may write orders into the database itself, and one of them in a way that nobody can read.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unreadable_order_is_told_by_its_name_and_hides_no_other() {
+    for kind in [Kind::Postgres, Kind::Mariadb] {
+        let (node, host) = rabbitmq::fresh_host().await;
+        let mut pair = Pair::prepare(&node.url(&host));
+        pair.set_retries("\"200ms\"", 1);
+        let url = fresh_schema(kind).await;
+        with_store(&pair, &url);
+        pair.start_ingress();
+        pair.start_worker();
+        pair.ready().await;
+        for order in ["BAD", "WRONG"] {
+            pair.register("shop", order, 999, "alice").await;
+        }
+        execute(&url, "update wxpay_orders set points_rate = 'many' where out_trade_no = 'BAD'").await;
+        for order in ["BAD", "WRONG"] {
+            assert_eq!(pair.post("shop", Notice::new(order, 1_000).xml("n")).await.0, 200);
+        }
+        pair.settled(node, &host).await;
+        let request = pair.client.post(pair.admin_url("/dead-letters/replay"));
+        let request = request.json(&json!({ "select": { "all": true }, "dry_run": true }));
+        let told: Replayed = request.send().await.unwrap().json().await.unwrap();
+        let mut told: Vec<_> =
+            told.results.into_iter().map(|result| (result.outcome, result.reason, result.detail)).collect();
+        told.sort_by_key(|(_, reason, _)| *reason);
+        let [wrong, bad] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!((wrong.0, wrong.1), (ReplayOutcome::DeadAgain, Some(Reason::AmountMismatch)));
+        assert_eq!((bad.0, bad.1), (ReplayOutcome::DeadAgain, Some(Reason::AttemptsExhausted)));
+        assert!(bad.2.contains("order shop/BAD: "), "{bad:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

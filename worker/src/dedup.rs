@@ -47,7 +47,8 @@ impl Worker {
     }
 }
 
-fn failed(error: &StoreError) -> Rejection {
+/// What is told of an event that the store could not apply.
+pub(crate) fn failed(error: &StoreError) -> Rejection {
     let source = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
     Rejection::new(Reason::AttemptsExhausted, format!("{error}{source}"))
 }

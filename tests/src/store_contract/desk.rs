@@ -51,7 +51,7 @@ fn line(number: i64, notification: &str, result: Option<&str>) -> AuditLine {
         orders: "shop/A shop/B".to_owned(),
         reason: Reason::SurplusPayment,
         result: result.map(str::to_owned),
-        detail: "x".repeat(3_000),
+        detail: "𠮷".repeat(8_000),
     }
 }
 

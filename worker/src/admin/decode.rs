@@ -14,8 +14,12 @@ use wxpay_shared::{
     wechat::{v2_refund, v2_xml, v3_resource},
 };
 
+/// Fields that are read of one document, at most: more than any body has that ingress lets through.
+const READ_MAX: usize = 10_000;
 /// Fields that are shown of one document, at most.
 const SHOWN_MAX: usize = 200;
+/// Orders that one document names, at most; a combined payment has no more.
+const NAMED_MAX: usize = 50;
 /// Characters that are shown of one value, at most.
 const VALUE_MAX: usize = 200;
 
@@ -64,7 +68,7 @@ impl Decoded {
         let document = if self.content.is_empty() { &self.outer } else { &self.content };
         let prefixes = document.iter().filter_map(|(name, _)| name.strip_suffix("out_trade_no"));
         let prefixes = prefixes.filter(|prefix| prefix.is_empty() || prefix.ends_with("]."));
-        let named: Vec<_> = prefixes.map(|prefix| Self::named_under(document, prefix)).collect();
+        let named: Vec<_> = prefixes.take(NAMED_MAX).map(|prefix| Self::named_under(document, prefix)).collect();
         if named.is_empty() { vec![Self::named_under(document, "")] } else { named }
     }
 
@@ -116,7 +120,7 @@ fn resource(body: &[u8], merchant: &Merchant) -> Result<Flat, String> {
 }
 
 fn flatten(flat: &mut Flat, path: String, value: &Value) {
-    if flat.len() >= SHOWN_MAX {
+    if flat.len() >= READ_MAX {
         return;
     }
     match value {
@@ -259,5 +263,20 @@ mod tests {
         let seen: Vec<_> = named.iter().map(|named| (named.out_trade_no.as_deref(), named.amount.as_deref())).collect();
         assert_eq!(seen, [(Some("C1"), Some("1")), (Some("C2"), Some("2"))]);
         assert_eq!(Decoded::default().named(), [Named::default()]);
+    }
+
+    #[test]
+    fn every_order_of_the_largest_combined_payment_is_named() {
+        let order = |number: usize| {
+            let goods: Vec<_> = (0..10).map(|good| serde_json::json!({ "goods_id": good })).collect();
+            serde_json::json!({ "promotion_detail": [{ "goods_detail": goods }], "out_trade_no": format!("C{number}") })
+        };
+        let document = serde_json::json!({ "sub_orders": (0..NAMED_MAX).map(order).collect::<Vec<_>>() });
+        let mut content = Flat::new();
+        flatten(&mut content, String::new(), &document);
+        let decoded = Decoded { content, ..Decoded::default() };
+        let named: Vec<_> = decoded.named().into_iter().filter_map(|named| named.out_trade_no).collect();
+        assert_eq!(named, (0..NAMED_MAX).map(|number| format!("C{number}")).collect::<Vec<_>>());
+        assert_eq!(decoded.content().len(), SHOWN_MAX);
     }
 }

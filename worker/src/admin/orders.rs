@@ -41,15 +41,23 @@ pub(super) async fn register(
         let detail = format!("appid: {appid} is none of merchant {}", order.merchant);
         return Err(Failure::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
     }
+    let rate_asked = order.points;
     let registration = Registration {
         id: OrderId { merchant: order.merchant, out_trade_no: order.out_trade_no },
         amount: order.amount,
         currency: order.currency.unwrap_or_else(Currency::cny),
         user: order.user,
         appid: order.appid,
-        rate: order.points.unwrap_or(merchant.points),
+        rate: rate_asked.unwrap_or(merchant.points),
     };
-    let registered = worker.parts.store.register(&registration).await?;
+    let mut registered = worker.parts.store.register(&registration).await?;
+    // The merchant's own rate may have changed since. Who asks for none has nothing against the one that it had then.
+    if let Registered::Conflict(known) = &registered
+        && rate_asked.is_none()
+        && known.registration == (Registration { rate: known.registration.rate, ..registration.clone() })
+    {
+        registered = Registered::Known(known.clone());
+    }
     if !matches!(registered, Registered::Conflict(_)) {
         // Also where it was known: its worker may have died before it could call.
         worker.registrations.note(registration.id.clone());

@@ -43,6 +43,8 @@ use super::{
 };
 use crate::{Worker, settle::Ending};
 
+mod rehearsal;
+
 /// Dead letters that are tried together.
 const CHUNK: usize = 100;
 /// Letters that are moved to their next home at the same time.
@@ -301,23 +303,6 @@ impl Run {
         let (failed, lines): (Vec<_>, Vec<_>) = failed.unzip();
         worker.record_results(lines, failed.iter().map(|it| (it.outcome.code(), it.detail.as_str()))).await?;
         Ok(results)
-    }
-
-    /// What a replay would do, after the replays before it.
-    async fn rehearse(&mut self, letters: &[Delivery]) -> Result<Vec<ReplayResult>, Stop> {
-        let worker = Arc::clone(&self.worker);
-        let opened: Vec<_> = letters.iter().map(|it| worker.open(&it.message, &self.merchants)).collect();
-        let events: Vec<_> = opened.iter().flat_map(|opened| opened.events.iter().cloned()).collect();
-        if !events.is_empty() {
-            self.seen.add(worker.parts.store.look(&events).await?);
-        }
-        let results = letters.iter().zip(opened).map(|(letter, opened)| {
-            let answers = opened.events.iter().map(|event| Ok(self.seen.answer(event).0));
-            let ending = Ending::of(opened.rejection, answers);
-            let next = worker.home_after(&mut letter.message.log.clone().replayed(), &ending);
-            told(letter.message.id.clone(), ending, next)
-        });
-        Ok(results.collect())
     }
 }
 

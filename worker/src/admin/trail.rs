@@ -17,6 +17,9 @@ use crate::Worker;
 const UNNAMED: &str = "(not said)";
 /// Characters of a name or a reason that are kept.
 const TEXT_MAX: usize = 500;
+/// Characters of the orders, and of a detail, that are kept: all of them, where WeChat and we wrote them. Every store takes
+/// so many.
+const FACTS_MAX: usize = 8_000;
 
 /// Who does what, and why.
 pub(super) struct Trail {
@@ -54,13 +57,20 @@ impl Trail {
             notification: message.id.clone(),
             by: self.by.clone(),
             why: self.why.clone(),
-            orders: orders(message, merchants),
+            orders: cut(orders(message, merchants)),
             reason: reason(message),
             result: None,
             detail: String::new(),
         };
         messages.into_iter().map(line).collect()
     }
+}
+
+fn cut(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(FACTS_MAX) {
+        text.truncate(end);
+    }
+    text
 }
 
 impl Worker {
@@ -79,7 +89,7 @@ impl Worker {
         for (line, (result, detail)) in lines.iter_mut().zip(results) {
             line.at = at;
             line.result = Some(result.to_owned());
-            detail.clone_into(&mut line.detail);
+            line.detail = cut(detail.to_owned());
         }
         self.record(&lines).await
     }

@@ -122,6 +122,13 @@ impl OrderRow {
 
     /// The order without its facts.
     pub(super) fn read(self) -> Result<Order, StoreError> {
+        self.parsed().map_err(|error| match error {
+            StoreError::Corrupt(cause) => corrupt(format!("order {}/{}: {cause}", self.merchant, self.out_trade_no)),
+            StoreError::Unavailable(_) | StoreError::Transient(_) => error,
+        })
+    }
+
+    fn parsed(&self) -> Result<Order, StoreError> {
         let registration = Registration {
             id: order_id(&self.merchant, &self.out_trade_no)?,
             amount: Fen::new(self.amount).map_err(corrupt)?,
