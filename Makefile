@@ -6,7 +6,7 @@
 demo:
 	cargo run --quiet --locked -p wxpayctl -- demo
 
-# Everything that CI runs.
+# What CI runs, with `demo`.
 test: servers lint unit
 
 # The servers that the tests start privately, and the browser.

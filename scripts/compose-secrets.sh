@@ -35,4 +35,8 @@ keep database-password "$(random)"
 keep store-url "${store%PASSWORD*}$(cat secrets/database-password)${store#*PASSWORD}"
 keep seal-key "$(random)"
 keep admin-token "$(random)"
-[ -e secrets/shop-v2-key ] || echo "Still missing: secrets/shop-v2-key, your merchant's APIv2 key (chmod 644)." >&2
+if [ -e secrets/shop-v2-key ]; then
+    chmod 644 secrets/shop-v2-key
+else
+    echo "Still missing: secrets/shop-v2-key, your merchant's APIv2 key (install -m 644 YOUR-APIv2-KEY secrets/shop-v2-key)." >&2
+fi

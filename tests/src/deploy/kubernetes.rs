@@ -134,7 +134,7 @@ fn services_and_autoscalers_name_what_is_there() {
     for label in metric["selector"]["matchLabels"].as_object().unwrap().keys() {
         assert!(listed.labels.contains(&label.as_str()), "{label}");
     }
-    let adapter = &documents("prometheus-adapter")[0]["rules"]["external"][0];
+    let adapter = &documents("prometheus-adapter/values")[0]["rules"]["external"][0];
     assert!(text(&adapter["seriesQuery"]).starts_with(listed.name));
     assert_eq!(adapter["name"]["as"], metric["name"]);
 }
