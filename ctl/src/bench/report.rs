@@ -85,6 +85,15 @@ impl Figure {
         self
     }
 
+    /// What bounds it where it is missed; said only there.
+    pub(super) fn bounded_by(self, what: &str) -> Self {
+        if self.is_missed() {
+            self.note(format!("what bounds it, with the evidence in docs/benchmarks.md: {what}"))
+        } else {
+            self
+        }
+    }
+
     pub(super) fn is_missed(&self) -> bool {
         self.reached == Some(false)
     }

@@ -112,11 +112,13 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
         let figure = Figure::new(format!("accepted, embedded queue, {connections} connections"), "/s", accepted);
         let figure = figure.against("write and fdatasync in groups of the same size", &synced);
         let figure = figure.target(Target::RatioAtLeast(LEAST)).note(format!("groups of about {}", groups.median()));
-        figures.push(figure.note(format!(
+        let figure = figure.note(format!(
             "the same bytes into sled, synced, without HTTP and proof {}/s; HTTP and proof without sled {}/s",
             committed.median(),
             unkept.median()
-        )));
+        ));
+        figures
+            .push(figure.bounded_by("sled waits for the disk twice for each write, and HTTP and proof want the CPU"));
     }
     Ok(figures)
 }

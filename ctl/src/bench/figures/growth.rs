@@ -39,8 +39,14 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
                     accepted.add(rate);
                 }
             }
-            figures.push(compare(format!("applied at {size} orders, {}", store.name()), applied, &mut applied_first));
-            if matches!(store, Store::Embedded) {
+            let figure = compare(format!("applied at {size} orders, {}", store.name()), applied, &mut applied_first);
+            let embedded = matches!(store, Store::Embedded);
+            figures.push(if embedded {
+                figure.bounded_by("what sled reads and writes beyond its cache")
+            } else {
+                figure
+            });
+            if embedded {
                 let name = format!("accepted at {size} orders, embedded queue beside them");
                 figures.push(compare(name, accepted, &mut accepted_first));
             }

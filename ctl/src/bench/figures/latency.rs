@@ -25,6 +25,9 @@ const OPEN: usize = 512;
 /// what comes then waits; a shorter time has that moment in it by chance.
 const LONGER: u32 = 5;
 
+/// What it is where the open loop's p99 is missed.
+const OPEN_BOUND: &str = "the disk under the broker, while that deletes an old write-ahead log";
+
 pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Figure>> {
     let ingress = stage.ingress().await?;
     let mut closed = Quantiles::default();
@@ -59,7 +62,7 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
     let name = format!("reply, open loop, {} /s (80 % of the highest)", rates.median());
     let baseline = "bare publisher's confirm at the same rate";
     let quantiles = open.figures(&name).into_iter().zip([bare.p99, bare.p999]);
-    figures.extend(quantiles.map(|(figure, bare)| figure.against(baseline, &bare)));
+    figures.extend(quantiles.map(|(figure, bare)| figure.against(baseline, &bare).bounded_by(OPEN_BOUND)));
     Ok(figures)
 }
 
