@@ -116,7 +116,7 @@ impl Worker {
 
     /// Parks deliveries, at the same time: a home that does not answer must not hold up the others.
     pub(crate) async fn park_all(&self, parked: Vec<(Delivery, Home)>) {
-        join_all(parked.iter().map(|(delivery, next)| self.park(delivery, *next))).await;
+        join_all(parked.into_iter().map(|(delivery, next)| self.park(delivery, next))).await;
     }
 
     /// How long the deliveries had waited since ingress accepted them. What could not be opened may claim any time.
@@ -181,31 +181,34 @@ impl Worker {
     }
 
     /// Parks a delivery; gives it back if its next home stays away. Where a home takes nothing, its neighbour is as good.
-    async fn park(&self, delivery: &Delivery, next: Home) {
+    async fn park(&self, mut delivery: Delivery, next: Home) {
         let neighbour = next.neighbour(delivery.message.log.attempts, self.parts.settings.retry_tiers);
-        let mut homes = [neighbour, next].into_iter().cycle();
-        let mut next = next;
+        // A dead letter whose confirm was only late is better here twice than here and in a tier.
+        let others = if next == Home::Dead { [next, neighbour] } else { [neighbour, next] };
+        let (mut others, mut next) = (others.into_iter().cycle(), next);
+        let rejection = delivery.message.log.rejection.take();
         let mut policy: ExponentialBackoff = ExponentialBackoffBuilder::new()
             .with_initial_interval(Duration::from_millis(100))
             .with_max_interval(Duration::from_secs(10))
             .with_max_elapsed_time(Some(PARK_PATIENCE))
             .build();
         loop {
-            let Err(error) = self.parts.consumer.park(delivery, next).await else { return };
+            delivery.message.log.rejection = rejection.clone().filter(|_| next == Home::Dead);
+            let Err(error) = self.parts.consumer.park(&delivery, next).await else { return };
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(notification = %delivery.message.id, %error, cause, ?next, "could not park a delivery");
             if matches!(
                 error,
                 QueueError::Park(PublishError::Timeout | PublishError::Nacked | PublishError::Unroutable)
             ) {
-                next = homes.next().unwrap_or(next);
+                next = others.next().unwrap_or(next);
             }
             match policy.next_backoff() {
                 Some(pause) => sleep(pause).await,
                 None => break,
             }
         }
-        if let Err(error) = self.parts.consumer.give_back(std::slice::from_ref(delivery)).await {
+        if let Err(error) = self.parts.consumer.give_back(std::slice::from_ref(&delivery)).await {
             tracing::warn!(%error, "could not give a delivery back; it comes back with the connection's end");
         }
     }

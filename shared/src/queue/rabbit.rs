@@ -11,6 +11,7 @@ mod confirms;
 mod consumer;
 mod consuming;
 mod desk;
+mod lanes;
 mod packet;
 mod publisher;
 mod release;

@@ -121,15 +121,6 @@ impl<D: Dialect> SqlStore<D> {
         self.checked.get_or_try_init(check).await.map(drop)
     }
 
-    /// Whether the order is new.
-    async fn insert(&self, order: &Order) -> Result<bool, StoreError> {
-        let mut lease = self.lease().await?;
-        let mut transaction = lease.begin().await?;
-        let fresh = D::insert_order(&mut transaction, &OrderRow::of(order)).await?;
-        transaction.commit().await?;
-        Ok(fresh)
-    }
-
     fn now(&self) -> Timestamp {
         // What the servers keep, so that an answer is the same before and after it was stored.
         let micros = TimestampRound::new().smallest(Unit::Microsecond).mode(jiff::RoundMode::Trunc);
@@ -203,9 +194,14 @@ impl<D: Dialect> Store for SqlStore<D> {
     async fn register(&self, registration: &Registration) -> Result<Registered, StoreError> {
         let order = Order::new(registration.clone(), self.now());
         bounded(async {
+            let mut lease = self.lease().await?;
+            let mut transaction = lease.begin().await?;
+            let fresh = D::insert_order(&mut transaction, &OrderRow::of(&order)).await?;
             // Committed before the other order is read: on MySQL whoever lost the race holds a lock that many may share.
-            // And the connection is back before another is asked for: callers that hold one each would wait for one another.
-            if self.insert(&order).await? {
+            transaction.commit().await?;
+            // Given back before another is asked for: callers that hold one each would wait for one another.
+            drop(lease);
+            if fresh {
                 return Ok(Registered::Fresh(order));
             }
             match self.order(&registration.id).await? {

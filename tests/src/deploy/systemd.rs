@@ -65,11 +65,8 @@ fn the_limits_are_those_of_the_programs() {
 fn the_worker_keeps_its_data_where_systemd_lets_it_write() {
     let unit = Unit::read("worker");
     let environment = unit.all("Environment").into_iter().filter_map(|pair| pair.split_once('='));
-    // %S is where state directories lie, and %p the unit's name, so that a copy of the unit has its own.
-    let environment: Environment = environment
-        .map(|(name, value)| (name.to_owned(), value.replace("%S", "/var/lib").replace("%p", "wxpay-worker")))
-        .collect();
-    assert_eq!(unit.one("StateDirectory"), "%p");
-    assert_eq!(config(&environment).data_dir().display().to_string(), "/var/lib/wxpay-worker");
+    let environment: Environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    let directory = format!("/var/lib/{}", unit.one("StateDirectory"));
+    assert_eq!(config(&environment).data_dir().display().to_string(), directory);
     assert!(Unit::read("ingress").all("StateDirectory").is_empty(), "ingress writes nothing");
 }

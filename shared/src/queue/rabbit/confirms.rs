@@ -9,12 +9,12 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
+    time::Duration,
 };
 
 use futures_util::{
@@ -46,7 +46,6 @@ type Answer = (oneshot::Sender<Result<(), PublishError>>, OwnedSemaphorePermit);
 
 /// A message that waits for its confirm.
 struct Sent {
-    queue: ShortString,
     at: Instant,
     /// Who waits for it: more than one for a bundle.
     answers: Vec<Answer>,
@@ -61,8 +60,8 @@ pub(super) struct Confirms {
     sent: BTreeMap<u64, Sent>,
     /// Who waits, in all.
     waiting: usize,
-    /// The queues whose last answer was a refusal, and since when all were.
-    refusing: Vec<(ShortString, Instant)>,
+    /// Since when every answer was a refusal.
+    refused_since: Option<Instant>,
     /// Numbers of messages that came back and whose confirm is not decided.
     returned: HashSet<u64>,
     /// Numbers of messages that were acked together with another's return.
@@ -79,21 +78,44 @@ pub(super) struct Wave {
     pub(super) lost: Option<String>,
 }
 
+impl Wave {
+    /// Both together.
+    pub(super) fn add(&mut self, other: Self) {
+        self.unroutable |= other.unroutable;
+        self.lost = self.lost.take().or(other.lost);
+    }
+}
+
 impl Confirms {
     /// How many wait for their answer.
     pub(super) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// The queue of the message that has waited longest, and when it was sent.
-    pub(super) fn oldest(&self) -> Option<(&str, Instant)> {
-        self.sent.first_key_value().map(|(_, sent)| (sent.queue.as_str(), sent.at))
+    /// How many messages are on their way.
+    pub(super) fn on_their_way(&self) -> usize {
+        self.pending.len()
     }
 
-    /// The queue that has refused everything for longest, and since when.
-    pub(super) fn refusing(&self) -> Option<(&str, Instant)> {
-        let longest = self.refusing.iter().min_by_key(|(_, since)| *since);
-        longest.map(|(queue, since)| (queue.as_str(), *since))
+    /// When the message was sent that has waited longest.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.sent.first_key_value().map(|(_, sent)| sent.at)
+    }
+
+    /// Since when the queue has refused everything.
+    pub(super) fn refused_since(&self) -> Option<Instant> {
+        self.refused_since
+    }
+
+    /// Tells everyone who has waited for so long that the answer is late; how many that were. It is of no use to them any
+    /// more when it comes.
+    pub(super) fn give_up(&mut self, now: Instant, after: Duration) -> usize {
+        let late = self.sent.values_mut().take_while(|sent| now - sent.at >= after);
+        let late: Vec<Answer> = late.flat_map(|sent| sent.answers.drain(..)).collect();
+        self.waiting -= late.len();
+        let count = late.len();
+        late.into_iter().for_each(|(answer, _slot)| answer.send(Err(PublishError::Timeout)).unwrap_or_default());
+        count
     }
 
     /// Sends the messages of these jobs as one. Its first poll takes the delivery tag and queues the frames; that must not
@@ -104,7 +126,7 @@ impl Confirms {
         self.waiting += jobs.len();
         let (properties, body) = bundle::pack(&jobs.iter().map(|job| &job.message).collect::<Vec<_>>(), number);
         let answers = jobs.into_iter().map(|job| (job.answer, job.slot)).collect();
-        self.sent.insert(number, Sent { queue: queue.clone(), at, answers });
+        self.sent.insert(number, Sent { at, answers });
         let channel = channel.clone();
         let mut publish = async move {
             let options = BasicPublishOptions { mandatory: true, immediate: false };
@@ -122,18 +144,8 @@ impl Confirms {
         });
     }
 
-    /// Waits for the next confirms and answers those who wait for them. Waits for ever when nothing is on its way.
-    pub(super) async fn wave(&mut self) -> Wave {
-        let wave = poll_fn(|context| self.poll_wave(context)).await;
-        self.decide(wave)
-    }
-
-    /// Waits until nothing is on its way any more, or the channel is gone.
-    pub(super) async fn all_answered(&mut self) {
-        while !self.pending.is_empty() && self.wave().await.lost.is_none() {}
-    }
-
-    fn poll_wave(&mut self, context: &Context<'_>) -> Poll<Vec<Outcome>> {
+    /// The confirms that are there, once those who wait for them have their answers.
+    pub(super) fn poll_wave(&mut self, context: &Context<'_>) -> Poll<Wave> {
         let mut wave = Vec::new();
         let noted = Arc::new(Noted { woken: AtomicBool::new(false), task: context.waker().clone() });
         let waker = Waker::from(Arc::clone(&noted));
@@ -147,7 +159,7 @@ impl Confirms {
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        if wave.is_empty() { Poll::Pending } else { Poll::Ready(wave) }
+        if wave.is_empty() { Poll::Pending } else { Poll::Ready(self.decide(wave)) }
     }
 
     fn decide(&mut self, wave: Vec<Outcome>) -> Wave {
@@ -200,11 +212,10 @@ impl Confirms {
     /// Who asked may have gone away; then nobody needs the answer.
     fn answer(&mut self, number: u64, result: Result<(), PublishError>) {
         let Some(sent) = self.sent.remove(&number) else { return };
-        let known = self.refusing.iter().position(|(queue, _)| *queue == sent.queue);
-        match (result, known) {
-            (Err(PublishError::Nacked), None) => self.refusing.push((sent.queue, Instant::now())),
-            (Ok(()), Some(known)) => drop(self.refusing.swap_remove(known)),
-            _ => {}
+        match result {
+            Ok(()) => self.refused_since = None,
+            Err(PublishError::Nacked) => self.refused_since = self.refused_since.or_else(|| Some(Instant::now())),
+            Err(_) => {}
         }
         for (answer, _slot) in sent.answers {
             self.waiting -= 1;

@@ -6,8 +6,8 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::{
-    future::{FutureExt, ready, try_join_all},
-    stream::{self, BoxStream, SelectAll, StreamExt},
+    future::{BoxFuture, FutureExt, ready, try_join_all},
+    stream::{self, BoxStream, FuturesUnordered, SelectAll, StreamExt},
 };
 use lapin::{
     Channel, Connection,
@@ -26,6 +26,7 @@ use super::{
     news, part,
     settle::Hands,
     shards::Shards,
+    silent::asked,
     unavailable, wire,
 };
 use crate::{
@@ -82,6 +83,7 @@ impl Consuming {
         let mut pulse = tokio::time::interval(PULSE);
         let mut phase = self.inbox.phase.subscribe();
         let mut subscription: Option<Subscription> = None;
+        let mut questions = FuturesUnordered::<BoxFuture<'_, (String, bool)>>::new();
         while connection.status().connected() && channel.status().connected() {
             let wanted = phase.borrow_and_update().wanted;
             match (wanted, subscription.take()) {
@@ -106,44 +108,65 @@ impl Consuming {
                     continue;
                 }
                 (false, taken) if phase.borrow().subscribed => {
-                    let cancelled = timeout(HANDSHAKE, self.unsubscribe(channel, taken)).await;
-                    let Ok(Ok(())) = cancelled else { return };
+                    if !self.ended(channel, taken).await {
+                        return;
+                    }
                     self.inbox.set(|phase| std::mem::replace(&mut phase.subscribed, false));
                     continue;
                 }
                 (_, unchanged) => subscription = unchanged,
             }
             tokio::select! {
-                delivery = next(subscription.as_mut()) => match delivery {
-                    // Another worker has died over it, or this one's predecessor, of whose end the broker knew too late.
-                    Some(Ok(delivery)) if goes_back(&delivery) => {
-                        let cancelled = timeout(HANDSHAKE, self.cancel(channel, subscription.take(), Some(delivery))).await;
-                        let Ok(Ok(())) = cancelled else { return };
-                    }
-                    Some(Ok(delivery)) => self.arrive(delivery),
-                    // A new session subscribes again.
-                    Some(Err(error)) => {
-                        tracing::warn!(cause = error.to_string(), "the channel to RabbitMQ is lost");
+                delivery = next(subscription.as_mut()) => {
+                    if !self.received(channel, &mut subscription, delivery).await {
                         return;
                     }
-                    None => {
-                        tracing::warn!("RabbitMQ cancelled the subscription");
-                        return;
-                    }
-                },
+                }
                 changed = phase.changed() => if changed.is_err() { return },
                 _ = news.next() => {}
+                Some((queue, answered)) = questions.next() => {
+                    self.shards.answered(&queue, answered);
+                    if answered && !self.ended(channel, subscription.take()).await {
+                        return;
+                    }
+                }
                 _ = pulse.tick() => if subscription.is_some() {
+                    if questions.is_empty() && let Some(queue) = self.shards.to_ask() {
+                        questions.push(asked(connection, queue.to_owned()).boxed());
+                    }
                     let Ok(Ok(changed)) = timeout(HANDSHAKE, self.shards.look(connection)).await else { return };
                     // Another program made shards that this one does not know, or a person deleted old ones.
-                    if let Some(subscription) = subscription.take_if(|_| changed) {
-                        let cancelled = timeout(HANDSHAKE, self.unsubscribe(channel, Some(subscription))).await;
-                        let Ok(Ok(())) = cancelled else { return };
+                    if changed && !self.ended(channel, subscription.take()).await {
+                        return;
                     }
                 },
                 () = self.stop.cancelled() => return,
             }
         }
+    }
+
+    /// What a subscription brought. Whether the session goes on.
+    async fn received(
+        &self,
+        channel: &Channel,
+        subscription: &mut Option<Subscription>,
+        delivery: Option<lapin::Result<Arrival>>,
+    ) -> bool {
+        match delivery {
+            // Another worker has died over it, or this one's predecessor, of whose end the broker knew too late.
+            Some(Ok(delivery)) if goes_back(&delivery) => {
+                let cancelled = timeout(HANDSHAKE, self.cancel(channel, subscription.take(), Some(delivery))).await;
+                return matches!(cancelled, Ok(Ok(())));
+            }
+            Some(Ok(delivery)) => {
+                self.arrive(delivery);
+                return true;
+            }
+            // A new session subscribes again.
+            Some(Err(error)) => tracing::warn!(cause = error.to_string(), "the channel to RabbitMQ is lost"),
+            None => tracing::warn!("RabbitMQ cancelled the subscription"),
+        }
+        false
     }
 
     fn arrive(&self, delivery: Arrival) {
@@ -207,11 +230,7 @@ impl Consuming {
     async fn leave_out(&mut self, connection: &Connection, queue: &str, error: &QueueError) {
         if let Ok(Ok(_)) = timeout(PULSE, connection.create_channel()).await {
             let cause = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(
-                queue,
-                cause,
-                "cannot take from a queue; where there are others, it is left out for a while"
-            );
+            tracing::warn!(queue, cause, "cannot take from a queue; where there are others, it is left out");
             self.shards.leave_out(queue);
         }
     }
@@ -229,7 +248,7 @@ impl Consuming {
     /// Subscribes to every queue.
     async fn subscribe(&mut self, connection: &Connection, channel: &Channel) -> lapin::Result<Subscription> {
         if self.shards.look(connection).await? {
-            tracing::info!(queues = self.shards.names().len(), "takes from other queues than before");
+            tracing::info!(queues = self.shards.names().len(), "takes from the shards of other settings too");
         }
         let queues = self.shards.names();
         let each = (self.prefetch / u16::try_from(queues.len()).unwrap_or(u16::MAX)).max(1);
@@ -244,6 +263,11 @@ impl Consuming {
             subscription.deliveries.push(consumer.map(Some).chain(stream::once(ready(None))).boxed());
         }
         Ok(subscription)
+    }
+
+    /// [`Self::unsubscribe`], and whether it came off in time.
+    async fn ended(&self, channel: &Channel, subscription: Option<Subscription>) -> bool {
+        matches!(timeout(HANDSHAKE, self.unsubscribe(channel, subscription)).await, Ok(Ok(())))
     }
 
     /// Ends the subscription and gives back what nobody received. The channel stays, for the answers to what was.
@@ -310,7 +334,7 @@ fn goes_back(delivery: &Arrival) -> bool {
 }
 
 /// The message in front of a queue.
-async fn get(channel: &Channel, queue: &str) -> Result<Option<Arrival>, QueueError> {
+pub(super) async fn get(channel: &Channel, queue: &str) -> Result<Option<Arrival>, QueueError> {
     let got = channel.basic_get(queue.into(), BasicGetOptions::default());
     let got = timeout(HANDSHAKE, got).await.map_err(unavailable)?.map_err(unavailable)?;
     Ok(got.map(|message| message.delivery))

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -11,8 +11,7 @@ use std::{
 use async_trait::async_trait;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use lapin::{
-    Channel, Connection, ConnectionStatus, Event,
-    options::ConfirmSelectOptions,
+    Connection, ConnectionStatus, Event,
     types::{FrameSize, ShortString},
 };
 use secrecy::SecretString;
@@ -24,13 +23,8 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Broker, End, HANDSHAKE, PULSE, Session, bundle,
-    confirms::{Confirms, Job},
-    news,
-    packet::Packet,
-    part,
-    silent::Silent,
-    supervise, unavailable,
+    Broker, End, HANDSHAKE, PULSE, Session, bundle, confirms::Job, lanes::Lanes, news, packet::Packet, part, supervise,
+    unavailable,
 };
 use crate::{
     envelope::Message,
@@ -45,9 +39,6 @@ const FRAME_MAX: FrameSize = 32 * 1024;
 /// So long after an unroutable message the topology is declared again. Where a queue is deleted and is there again before the
 /// broker has cancelled its consumers, RabbitMQ 3.10 moves them to the new one without a word and delivers nothing to them.
 const REPAIR_PAUSE: Duration = Duration::from_secs(1);
-/// Where every answer of a queue was a refusal for so long, a new channel asks it anew: RabbitMQ 3.10 does not tell the one
-/// that was refused when a limit (`max-length`) is lifted while nothing is consumed.
-const REFUSED_LONG: Duration = Duration::from_secs(10);
 
 /// The ingress side on RabbitMQ. There at once; not connected until the broker is.
 pub struct RabbitPublisher {
@@ -91,7 +82,6 @@ impl RabbitPublisher {
                 in_flight,
                 shards: topology::notify(broker.settings.shards).into_iter().map(ShortString::from).collect(),
                 turn: AtomicUsize::new(0),
-                silent: Mutex::default(),
                 stop: stopped.clone(),
             };
             let end = supervise(&broker, &stopped, &mut publishing).await;
@@ -193,23 +183,22 @@ struct Publishing {
     in_flight: usize,
     shards: Vec<ShortString>,
     turn: AtomicUsize,
-    silent: Mutex<Silent>,
     stop: CancellationToken,
 }
 
 impl Session for Publishing {
     async fn run(&mut self, connection: Connection) -> Option<End> {
-        let opened = timeout(HANDSHAKE, confirming(&connection)).await;
-        if let Ok(Ok(channel)) = &opened {
+        let mut lanes = Lanes::new(&connection, self.role);
+        if lanes.open(&self.shards[0]).await.is_ok() {
             let (jobs, inbox) = mpsc::channel(self.in_flight);
             self.link.send_replace(Link::Up { jobs, status: connection.status().clone() });
-            let mut confirms = Confirms::default();
-            self.publish(&connection, channel, inbox, &mut confirms).await;
+            if let Err(error) = self.publish(&connection, inbox, &mut lanes).await {
+                tracing::warn!(role = self.role, %error, "cannot open a channel to RabbitMQ");
+            }
             // Whoever still waits gets the answer now: dropping a job's sender means not connected.
             self.link.send_replace(Link::Down);
         }
         part(&connection).await;
-        drop(opened);
         None
     }
 }
@@ -218,15 +207,13 @@ impl Publishing {
     async fn publish(
         &self,
         connection: &Connection,
-        channel: &Channel,
         mut inbox: mpsc::Receiver<Job>,
-        confirms: &mut Confirms,
-    ) {
+        lanes: &mut Lanes<'_>,
+    ) -> Result<(), QueueError> {
         let mut news = news(connection);
         let mut pulse = tokio::time::interval(PULSE);
         let mut packet = Packet::with_capacity(BATCH);
         let mut repairs = FuturesUnordered::new();
-        let mut answered = Instant::now();
         loop {
             let overdue = packet.overdue();
             tokio::select! {
@@ -236,12 +223,11 @@ impl Publishing {
                     yield_now().await;
                     packet.ready.extend(std::iter::from_fn(|| inbox.try_recv().ok()).take(BATCH));
                 }
-                wave = confirms.wave() => {
+                wave = lanes.wave() => {
                     if let Some(cause) = wave.lost {
                         tracing::warn!(role = self.role, cause, "the channel to RabbitMQ is lost");
-                        return;
+                        return Ok(());
                     }
-                    answered = Instant::now();
                     if wave.unroutable && repairs.is_empty() {
                         // A queue was deleted under us. The next message finds it again.
                         repairs.push(async {
@@ -253,81 +239,48 @@ impl Publishing {
                 Some(outcome) = repairs.next() => {
                     if !matches!(outcome, Ok(Ok(()))) {
                         // Connecting anew declares again, and says what is wrong.
-                        return;
+                        return Ok(());
                     }
                     tracing::warn!(role = self.role, "a message was unroutable; declared the topology again");
                 }
                 Some(event) = news.next() => self.tell(&event),
-                _ = pulse.tick() => {
-                    if let Some((queue, _)) = confirms.refusing().filter(|(_, since)| since.elapsed() >= REFUSED_LONG) {
-                        tracing::warn!(role = self.role, queue, "refuses everything; asking again over a new channel");
-                        drop(timeout(PUBLISH_BUDGET, confirms.all_answered()).await);
-                        return;
-                    }
-                    if self.is_held_up(confirms, answered, Instant::now()) {
-                        return;
-                    }
-                }
+                _ = pulse.tick() => lanes.tend(Instant::now()),
                 () = overdue => {}
                 () = self.stop.cancelled() => {
-                    self.send(channel, packet.ready.drain(..), confirms);
-                    drop(timeout(PUBLISH_BUDGET, self.finish(channel, inbox, confirms)).await);
-                    return;
+                    self.send(packet.ready.drain(..), lanes).await?;
+                    return timeout(PUBLISH_BUDGET, self.finish(inbox, lanes)).await.unwrap_or(Ok(()));
                 }
             }
-            if !connection.status().connected() || !channel.status().connected() {
-                return;
+            if !connection.status().connected() || !lanes.connected() {
+                return Ok(());
             }
-            self.send(channel, packet.go(confirms.waiting(), Instant::now()), confirms);
+            self.send(packet.go(lanes.waiting(), Instant::now()), lanes).await?;
         }
     }
 
-    fn send(&self, channel: &Channel, jobs: impl Iterator<Item = Job>, confirms: &mut Confirms) {
-        let (silent, now) = (self.silent(), Instant::now());
+    async fn send(&self, jobs: impl Iterator<Item = Job>, lanes: &mut Lanes<'_>) -> Result<(), QueueError> {
+        let now = Instant::now();
         for mut bundle in bundle::split(jobs) {
-            match bundle[0].routing_key.take() {
-                Some(queue) if silent.has(queue.as_str()) => {
-                    let late = |job: Job| job.answer.send(Err(PublishError::Timeout)).unwrap_or_default();
-                    bundle.into_iter().for_each(late);
-                }
-                Some(queue) => confirms.publish(channel, queue, bundle, now),
-                None => confirms.publish(channel, self.next_shard(&silent), bundle, now),
-            }
+            let queue = bundle[0].routing_key.take().unwrap_or_else(|| self.next_shard(lanes, now));
+            lanes.publish(queue, bundle, now).await?;
         }
+        Ok(())
     }
 
-    /// Arrival order does not matter, so the shards simply take turns; those that do not answer are passed over, unless that
-    /// is all of them.
-    fn next_shard(&self, silent: &Silent) -> ShortString {
+    /// Arrival order does not matter, so the shards simply take turns; those that do not answer are passed over.
+    fn next_shard(&self, lanes: &Lanes<'_>, now: Instant) -> ShortString {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        let mut in_turn = (0..self.shards.len()).map(|next| &self.shards[(turn + next) % self.shards.len()]);
-        in_turn.find(|queue| !silent.has(queue.as_str())).unwrap_or(&self.shards[turn % self.shards.len()]).clone()
+        let in_turn = (0..self.shards.len()).map(|next| &self.shards[(turn + next) % self.shards.len()]);
+        in_turn.min_by_key(|queue| lanes.rank(queue, now)).expect("there is one shard at least").clone()
     }
 
-    /// Whether a queue that does not answer holds up all the others. It is left out from now on.
-    fn is_held_up(&self, confirms: &Confirms, answered: Instant, now: Instant) -> bool {
-        let mut silent = self.silent();
-        silent.take_back(now);
-        let late = confirms.oldest().filter(|(_, sent)| now.duration_since(*sent) >= PUBLISH_BUDGET);
-        // Where notifications have one queue, there is none to go to instead.
-        let Some((queue, sent)) = late.filter(|(queue, _)| *queue != topology::NOTIFY) else { return false };
-        if !silent.has(queue) {
-            tracing::warn!(role = self.role, queue, "a queue does not answer; it is left out for a while");
-            silent.leave_out(queue, now);
-        }
-        answered < sent
-    }
-
-    fn silent(&self) -> MutexGuard<'_, Silent> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn finish(&self, channel: &Channel, mut inbox: mpsc::Receiver<Job>, confirms: &mut Confirms) {
+    async fn finish(&self, mut inbox: mpsc::Receiver<Job>, lanes: &mut Lanes<'_>) -> Result<(), QueueError> {
         inbox.close();
         while let Some(job) = inbox.recv().await {
-            self.send(channel, std::iter::once(job), confirms);
+            self.send(std::iter::once(job), lanes).await?;
         }
-        confirms.all_answered().await;
+        lanes.all_answered().await;
+        Ok(())
     }
 
     fn tell(&self, event: &Event) {
@@ -338,10 +291,4 @@ impl Publishing {
             tracing::info!(role = self.role, "RabbitMQ takes publishes again");
         }
     }
-}
-
-async fn confirming(connection: &Connection) -> lapin::Result<Channel> {
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
-    Ok(channel)
 }

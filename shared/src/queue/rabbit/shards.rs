@@ -57,9 +57,24 @@ impl Shards {
         if answering.is_empty() { names().collect() } else { answering }
     }
 
-    /// Leaves a queue out for a while.
+    /// Leaves a queue out until it can be read.
     pub(super) fn leave_out(&mut self, queue: &str) {
         self.silent.leave_out(queue, Instant::now());
+    }
+
+    /// One that is left out and is to be asked again.
+    pub(super) fn to_ask(&self) -> Option<&str> {
+        self.silent.due(Instant::now())
+    }
+
+    /// It was asked.
+    pub(super) fn answered(&mut self, queue: &str, answered: bool) {
+        if answered {
+            tracing::info!(queue, "can be taken from again");
+            self.silent.take_back(queue);
+        } else {
+            self.leave_out(queue);
+        }
     }
 
     /// The next look is not spared: what was found may be gone.
@@ -67,12 +82,11 @@ impl Shards {
         self.looked = None;
     }
 
-    /// Looks for others, unless it did so a moment ago; whether the names are others now.
+    /// Looks for others, unless it did so a moment ago; whether that changed the names.
     pub(super) async fn look(&mut self, connection: &Connection) -> lapin::Result<bool> {
-        let taken_back = self.silent.take_back(Instant::now());
-        let Some(beyond) = self.beyond else { return Ok(taken_back) };
+        let Some(beyond) = self.beyond else { return Ok(false) };
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {
-            return Ok(taken_back);
+            return Ok(false);
         }
         let channel = connection.create_channel().await?;
         let mut found = Vec::new();
@@ -87,7 +101,7 @@ impl Shards {
         let changed = self.names[self.set..] != found;
         self.names.truncate(self.set);
         self.names.extend(found);
-        Ok(changed || taken_back)
+        Ok(changed)
     }
 }
 

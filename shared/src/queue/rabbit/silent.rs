@@ -1,25 +1,33 @@
-//! Queues that do not answer, and are left out for a while.
+//! Queues that could not be read, and are left out until they can.
 //!
 //! A quorum queue without a leader answers nothing, and the broker's channel that first asks it for something does nothing
-//! else for 65 s: it looks dead, and all other queues with it. So whoever meets such a queue takes a new channel and
-//! leaves the queue out, until it may be asked again.
+//! else for 65 s. So a worker with other queues goes on without it, and asks it now and then over a channel of its own.
 
 use std::time::Duration;
 
+use lapin::{Connection, options::BasicNackOptions};
 use tokio::time::Instant;
 
-/// How long a queue is left out before it is asked again.
-const LEFT_OUT: Duration = Duration::from_secs(60);
+use super::{consuming::get, unavailable};
+use crate::queue::QueueError;
 
-/// The queues that are left out at present.
+/// How long it takes until a queue is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+
+/// The queues that are left out, and when each is to be asked again.
 #[derive(Default)]
 pub(super) struct Silent(Vec<(String, Instant)>);
 
 impl Silent {
-    /// Leaves a queue out from now on.
+    /// Leaves a queue out, and has it asked again later.
     pub(super) fn leave_out(&mut self, queue: &str, now: Instant) {
+        self.take_back(queue);
+        self.0.push((queue.to_owned(), now + ASK_AGAIN));
+    }
+
+    /// It can be read.
+    pub(super) fn take_back(&mut self, queue: &str) {
         self.0.retain(|(known, _)| known != queue);
-        self.0.push((queue.to_owned(), now + LEFT_OUT));
     }
 
     /// Whether a queue is left out.
@@ -27,12 +35,24 @@ impl Silent {
         self.0.iter().any(|(known, _)| known == queue)
     }
 
-    /// Takes back those whose time is over; whether there were any.
-    pub(super) fn take_back(&mut self, now: Instant) -> bool {
-        let before = self.0.len();
-        self.0.retain(|(_, until)| now < *until);
-        self.0.len() < before
+    /// A queue that is to be asked again.
+    pub(super) fn due(&self, now: Instant) -> Option<&str> {
+        self.0.iter().find(|(_, next)| *next <= now).map(|(queue, _)| queue.as_str())
     }
+}
+
+/// Whether a queue can be read, asked over a channel of its own, since that may be held up.
+pub(super) async fn asked(connection: &Connection, queue: String) -> (String, bool) {
+    let ask = async {
+        let channel = connection.create_channel().await.map_err(unavailable)?;
+        if let Some(delivery) = get(&channel, &queue).await? {
+            let back = BasicNackOptions { multiple: false, requeue: true };
+            channel.basic_nack(delivery.delivery_tag, back).await.map_err(unavailable)?;
+        }
+        Ok::<_, QueueError>(())
+    };
+    let answered = ask.await.is_ok();
+    (queue, answered)
 }
 
 #[cfg(test)]
@@ -40,14 +60,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_queue_is_left_out_until_its_time_is_over() {
+    fn a_queue_is_left_out_until_it_was_asked_and_answered() {
         let (mut silent, now) = (Silent::default(), Instant::now());
         silent.leave_out("a", now);
-        silent.leave_out("b", now);
-        silent.leave_out("a", now + Duration::from_secs(1));
-        assert!(silent.has("a") && !silent.has("c"));
-        assert!(!silent.take_back(now + LEFT_OUT - Duration::from_nanos(1)));
-        assert!(silent.take_back(now + LEFT_OUT));
-        assert_eq!((silent.has("a"), silent.has("b")), (true, false));
+        assert!(silent.has("a") && !silent.has("b"));
+        assert_eq!((silent.due(now), silent.due(now + ASK_AGAIN)), (None, Some("a")));
+        silent.leave_out("a", now + ASK_AGAIN);
+        assert_eq!(silent.due(now + ASK_AGAIN), None);
+        silent.take_back("a");
+        assert!(!silent.has("a") && silent.due(now + ASK_AGAIN * 3).is_none());
     }
 }

@@ -1,0 +1,143 @@
+//! A channel with confirms for each queue that is published to, so that one that does not answer holds up itself alone.
+//!
+//! A quorum queue without a leader answers nothing, and the broker's channel that first asks it for something does nothing
+//! else for 65 s. A queue whose answer is late gets nothing more until it comes, or until a new channel asks anew.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use lapin::{Channel, Connection, options::ConfirmSelectOptions, types::ShortString};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    HANDSHAKE,
+    confirms::{Confirms, Job, Wave},
+    unavailable,
+};
+use crate::queue::{PUBLISH_BUDGET, PublishError, QueueError};
+
+/// How old the oldest message of a channel may be before a new channel takes its place.
+const GIVEN_UP: Duration = Duration::from_secs(15);
+/// Where every answer of a queue was a refusal for so long, a new channel asks it anew: RabbitMQ 3.10 does not tell the one
+/// that was refused when a limit (`max-length`) is lifted while nothing is consumed.
+const REFUSED_LONG: Duration = Duration::from_secs(10);
+/// As many messages as the broker's channel sends to a quorum queue before it waits for an answer. More of them on their way
+/// would hold up the whole connection one day.
+const CROWDED: usize = 32;
+
+struct Lane {
+    queue: ShortString,
+    channel: Channel,
+    confirms: Confirms,
+    /// It takes no more, and goes when everything on it has its answer.
+    retired: bool,
+}
+
+/// The channels of one connection.
+pub(super) struct Lanes<'c> {
+    connection: &'c Connection,
+    role: &'static str,
+    lanes: Vec<Lane>,
+}
+
+impl<'c> Lanes<'c> {
+    pub(super) fn new(connection: &'c Connection, role: &'static str) -> Self {
+        Self { connection, role, lanes: Vec::new() }
+    }
+
+    /// How many wait for their answer.
+    pub(super) fn waiting(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.confirms.waiting()).sum()
+    }
+
+    pub(super) fn connected(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.channel.status().connected())
+    }
+
+    /// How good a queue is for the next message: the less the better.
+    pub(super) fn rank(&self, queue: &ShortString, now: Instant) -> u8 {
+        match self.lane(queue) {
+            Some(lane) if lane.is_late(now) => 2,
+            Some(lane) if lane.confirms.on_their_way() >= CROWDED => 1,
+            Some(_) | None => 0,
+        }
+    }
+
+    /// Opens the channel of a queue that has none.
+    pub(super) async fn open(&mut self, queue: &ShortString) -> Result<(), QueueError> {
+        if self.lane(queue).is_none() {
+            let channel = timeout(HANDSHAKE, confirming(self.connection)).await.map_err(unavailable)?;
+            let (channel, confirms) = (channel.map_err(unavailable)?, Confirms::default());
+            self.lanes.push(Lane { queue: queue.clone(), channel, confirms, retired: false });
+        }
+        Ok(())
+    }
+
+    /// Sends these jobs to a queue as one message. Where an answer of it is late, they are told so at once.
+    pub(super) async fn publish(&mut self, queue: ShortString, jobs: Vec<Job>, now: Instant) -> Result<(), QueueError> {
+        self.open(&queue).await?;
+        let lane = self.lanes.iter_mut().find(|lane| !lane.retired && lane.queue == queue);
+        match lane.filter(|lane| !lane.is_late(now)) {
+            Some(lane) => lane.confirms.publish(&lane.channel, queue, jobs, now),
+            None => jobs.into_iter().for_each(|job| job.answer.send(Err(PublishError::Timeout)).unwrap_or_default()),
+        }
+        Ok(())
+    }
+
+    /// Waits for the next confirms and answers those who wait for them. Waits for ever when nothing is on its way.
+    pub(super) async fn wave(&mut self) -> Wave {
+        poll_fn(|context| self.poll_wave(context)).await
+    }
+
+    fn poll_wave(&mut self, context: &mut Context<'_>) -> Poll<Wave> {
+        let mut seen = None::<Wave>;
+        for lane in &mut self.lanes {
+            if let Poll::Ready(wave) = lane.confirms.poll_wave(context) {
+                seen.get_or_insert_default().add(wave);
+            }
+        }
+        seen.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Waits until nothing is on its way any more, or a channel is gone.
+    pub(super) async fn all_answered(&mut self) {
+        while self.lanes.iter().any(|lane| lane.confirms.on_their_way() > 0) && self.wave().await.lost.is_none() {}
+    }
+
+    /// Looks after the channels, now and then: who waits for a late answer waits no more, and what is of no use goes.
+    pub(super) fn tend(&mut self, now: Instant) {
+        for lane in &mut self.lanes {
+            let (role, queue) = (self.role, lane.queue.as_str());
+            if lane.confirms.give_up(now, PUBLISH_BUDGET) > 0 {
+                tracing::warn!(role, queue, "a queue does not answer; it gets nothing more until it does");
+            }
+            if !lane.retired && lane.confirms.refused_since().is_some_and(|since| now - since >= REFUSED_LONG) {
+                tracing::warn!(role, queue, "a queue refuses everything; asking it again over a new channel");
+                lane.retired = true;
+            }
+        }
+        self.lanes.retain(|lane| {
+            let done = lane.retired && lane.confirms.on_their_way() == 0;
+            !done && lane.confirms.oldest().is_none_or(|oldest| now - oldest < GIVEN_UP)
+        });
+    }
+
+    fn lane(&self, queue: &ShortString) -> Option<&Lane> {
+        self.lanes.iter().find(|lane| !lane.retired && lane.queue == *queue)
+    }
+}
+
+impl Lane {
+    fn is_late(&self, now: Instant) -> bool {
+        self.confirms.oldest().is_some_and(|oldest| now - oldest >= PUBLISH_BUDGET)
+    }
+}
+
+async fn confirming(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
+}
