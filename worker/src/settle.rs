@@ -23,6 +23,10 @@ use crate::{Settings, Worker};
 /// broker's acknowledgement timeout (30 minutes).
 const PARK_PATIENCE: Duration = Duration::from_secs(300);
 
+/// How long a dead letter whose confirm is late waits until it is parked again. By then a queue that is only slow has
+/// answered, and one that does not answer is known.
+const DEAD_PATIENCE: Duration = Duration::from_secs(15);
+
 /// How a delivery ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -183,9 +187,8 @@ impl Worker {
     /// Parks a delivery; gives it back if its next home stays away. Where a home takes nothing, its neighbour is as good.
     async fn park(&self, mut delivery: Delivery, next: Home) {
         let neighbour = next.neighbour(delivery.message.log.attempts, self.parts.settings.retry_tiers);
-        // A dead letter whose confirm was only late is better here twice than here and in a tier.
-        let others = if next == Home::Dead { [next, neighbour] } else { [neighbour, next] };
-        let (mut others, mut next) = (others.into_iter().cycle(), next);
+        let (mut others, mut next) = ([neighbour, next].into_iter().cycle(), next);
+        let mut only_late = next == Home::Dead;
         let rejection = delivery.message.log.rejection.take();
         let mut policy: ExponentialBackoff = ExponentialBackoffBuilder::new()
             .with_initial_interval(Duration::from_millis(100))
@@ -197,7 +200,10 @@ impl Worker {
             let Err(error) = self.parts.consumer.park(&delivery, next).await else { return };
             let cause = std::error::Error::source(&error).map(ToString::to_string);
             tracing::warn!(notification = %delivery.message.id, %error, cause, ?next, "could not park a delivery");
-            if matches!(
+            // A dead letter whose confirm was only late is better there twice than there and in a tier.
+            if matches!(error, QueueError::Park(PublishError::Timeout)) && std::mem::take(&mut only_late) {
+                sleep(DEAD_PATIENCE).await;
+            } else if matches!(
                 error,
                 QueueError::Park(PublishError::Timeout | PublishError::Nacked | PublishError::Unroutable)
             ) {

@@ -67,6 +67,8 @@ pub(super) struct Confirms {
     /// Numbers of messages that were acked together with another's return.
     doubtful: Vec<u64>,
     number: u64,
+    /// The number of the last message when the last answer came.
+    answered: Option<u64>,
 }
 
 /// What a wave of confirms showed.
@@ -100,6 +102,16 @@ impl Confirms {
     /// When the message was sent that has waited longest.
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.sent.first_key_value().map(|(_, sent)| sent.at)
+    }
+
+    /// How many messages were sent since the last answer.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.number - self.answered.unwrap_or(0)
+    }
+
+    /// Whether an answer has ever come.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.is_some()
     }
 
     /// Since when the queue has refused everything.
@@ -212,6 +224,7 @@ impl Confirms {
     /// Who asked may have gone away; then nobody needs the answer.
     fn answer(&mut self, number: u64, result: Result<(), PublishError>) {
         let Some(sent) = self.sent.remove(&number) else { return };
+        self.answered = Some(self.number);
         match result {
             Ok(()) => self.refused_since = None,
             Err(PublishError::Nacked) => self.refused_since = self.refused_since.or_else(|| Some(Instant::now())),

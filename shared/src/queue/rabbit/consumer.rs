@@ -63,6 +63,7 @@ impl RabbitConsumer {
             hands: hands.clone(),
             inbox: Arc::clone(&inbox),
             shards: Shards::taken(&settings),
+            asking: Arc::new(Broker { url: url.clone(), settings: settings.clone(), role: "asking", frame_max: None }),
             alone,
             prefetch: settings.prefetch.max(1),
             stop: stop.clone(),

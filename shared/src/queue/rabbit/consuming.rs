@@ -12,21 +12,21 @@ use futures_util::{
 use lapin::{
     Channel, Connection,
     message::Delivery as Arrival,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    End, HANDSHAKE, PULSE, Session,
+    Broker, End, HANDSHAKE, PULSE, Session,
     alone::Alone,
     bundle,
     consumer::{Inbox, Phase},
     news, part,
     settle::Hands,
     shards::Shards,
-    silent::asked,
+    silent::{asked, get},
     unavailable, wire,
 };
 use crate::{
@@ -38,6 +38,8 @@ pub(super) struct Consuming {
     pub(super) hands: Hands,
     pub(super) inbox: Arc<Inbox>,
     pub(super) shards: Shards,
+    /// For questions that may hold up a connection.
+    pub(super) asking: Arc<Broker>,
     /// For a worker that must be the only one.
     pub(super) alone: Option<Alone>,
     pub(super) prefetch: u16,
@@ -83,7 +85,7 @@ impl Consuming {
         let mut pulse = tokio::time::interval(PULSE);
         let mut phase = self.inbox.phase.subscribe();
         let mut subscription: Option<Subscription> = None;
-        let mut questions = FuturesUnordered::<BoxFuture<'_, (String, bool)>>::new();
+        let mut questions = FuturesUnordered::<BoxFuture<'static, (String, bool)>>::new();
         while connection.status().connected() && channel.status().connected() {
             let wanted = phase.borrow_and_update().wanted;
             match (wanted, subscription.take()) {
@@ -132,7 +134,7 @@ impl Consuming {
                 }
                 _ = pulse.tick() => if subscription.is_some() {
                     if questions.is_empty() && let Some(queue) = self.shards.to_ask() {
-                        questions.push(asked(connection, queue.to_owned()).boxed());
+                        questions.push(asked(Arc::clone(&self.asking), queue.to_owned()).boxed());
                     }
                     let Ok(Ok(changed)) = timeout(HANDSHAKE, self.shards.look(connection)).await else { return };
                     // Another program made shards that this one does not know, or a person deleted old ones.
@@ -202,7 +204,9 @@ impl Consuming {
                 if let Err(error) = &got {
                     self.leave_out(connection, &queue, error).await;
                 }
-                let Some(delivery) = got? else { break };
+                let got = got?;
+                self.shards.answered(&queue, true);
+                let Some(delivery) = got else { break };
                 if !came_back_often(&delivery) {
                     self.give_back(channel, &delivery).await?;
                     break;
@@ -331,13 +335,6 @@ fn came_back_often(delivery: &Arrival) -> bool {
 /// the other, and each counts as a delivery.
 fn goes_back(delivery: &Arrival) -> bool {
     came_back_often(delivery) && wire::returned(&delivery.properties) < 2 * topology::RETURNED_OFTEN
-}
-
-/// The message in front of a queue.
-pub(super) async fn get(channel: &Channel, queue: &str) -> Result<Option<Arrival>, QueueError> {
-    let got = channel.basic_get(queue.into(), BasicGetOptions::default());
-    let got = timeout(HANDSHAKE, got).await.map_err(unavailable)?.map_err(unavailable)?;
-    Ok(got.map(|message| message.delivery))
 }
 
 async fn disconnected(channel: &Channel) {

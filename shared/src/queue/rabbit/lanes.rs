@@ -1,7 +1,8 @@
 //! A channel with confirms for each queue that is published to, so that one that does not answer holds up itself alone.
 //!
 //! A quorum queue without a leader answers nothing, and the broker's channel that first asks it for something does nothing
-//! else for 65 s. A queue whose answer is late gets nothing more until it comes, or until a new channel asks anew.
+//! else for 65 s. A queue whose answer is late gets nothing more until it comes, or until a new channel asks anew, with one
+//! message: each that waits there holds the channel up for another 65 s.
 
 use std::{
     future::poll_fn,
@@ -24,14 +25,18 @@ const GIVEN_UP: Duration = Duration::from_secs(15);
 /// Where every answer of a queue was a refusal for so long, a new channel asks it anew: RabbitMQ 3.10 does not tell the one
 /// that was refused when a limit (`max-length`) is lifted while nothing is consumed.
 const REFUSED_LONG: Duration = Duration::from_secs(10);
-/// As many messages as the broker's channel sends to a quorum queue before it waits for an answer. More of them on their way
-/// would hold up the whole connection one day.
+/// As many messages as the broker's channel sends to a quorum queue before it waits for an answer.
 const CROWDED: usize = 32;
+/// So many messages in a row may lack an answer. The broker reads 400 or so of a channel that does nothing, and then no more
+/// from the whole connection.
+const FULL: u64 = 300;
 
 struct Lane {
     queue: ShortString,
     channel: Channel,
     confirms: Confirms,
+    /// The one before it was given up, so it takes a single message until the queue has answered.
+    on_trial: bool,
     /// It takes no more, and goes when everything on it has its answer.
     retired: bool,
 }
@@ -41,11 +46,12 @@ pub(super) struct Lanes<'c> {
     connection: &'c Connection,
     role: &'static str,
     lanes: Vec<Lane>,
+    given_up: Vec<ShortString>,
 }
 
 impl<'c> Lanes<'c> {
     pub(super) fn new(connection: &'c Connection, role: &'static str) -> Self {
-        Self { connection, role, lanes: Vec::new() }
+        Self { connection, role, lanes: Vec::new(), given_up: Vec::new() }
     }
 
     /// How many wait for their answer.
@@ -58,11 +64,11 @@ impl<'c> Lanes<'c> {
     }
 
     /// How good a queue is for the next message: the less the better.
-    pub(super) fn rank(&self, queue: &ShortString, now: Instant) -> u8 {
+    pub(super) fn rank(&self, queue: &ShortString, now: Instant) -> usize {
         match self.lane(queue) {
-            Some(lane) if lane.is_late(now) => 2,
-            Some(lane) if lane.confirms.on_their_way() >= CROWDED => 1,
-            Some(_) | None => 0,
+            Some(lane) if lane.refuses(now).is_some() => usize::MAX,
+            Some(lane) => lane.confirms.on_their_way() / CROWDED,
+            None => 0,
         }
     }
 
@@ -71,18 +77,19 @@ impl<'c> Lanes<'c> {
         if self.lane(queue).is_none() {
             let channel = timeout(HANDSHAKE, confirming(self.connection)).await.map_err(unavailable)?;
             let (channel, confirms) = (channel.map_err(unavailable)?, Confirms::default());
-            self.lanes.push(Lane { queue: queue.clone(), channel, confirms, retired: false });
+            let on_trial = self.given_up.contains(queue);
+            self.lanes.push(Lane { queue: queue.clone(), channel, confirms, on_trial, retired: false });
         }
         Ok(())
     }
 
-    /// Sends these jobs to a queue as one message. Where an answer of it is late, they are told so at once.
+    /// Sends these jobs to a queue as one message. Where it takes nothing at present, they are told so at once.
     pub(super) async fn publish(&mut self, queue: ShortString, jobs: Vec<Job>, now: Instant) -> Result<(), QueueError> {
         self.open(&queue).await?;
-        let lane = self.lanes.iter_mut().find(|lane| !lane.retired && lane.queue == queue);
-        match lane.filter(|lane| !lane.is_late(now)) {
-            Some(lane) => lane.confirms.publish(&lane.channel, queue, jobs, now),
-            None => jobs.into_iter().for_each(|job| job.answer.send(Err(PublishError::Timeout)).unwrap_or_default()),
+        let lane = self.lanes.iter_mut().find(|lane| !lane.retired && lane.queue == queue).expect("it was opened");
+        match lane.refuses(now) {
+            None => lane.confirms.publish(&lane.channel, queue, jobs, now),
+            Some(why) => jobs.into_iter().for_each(|job| job.answer.send(Err(why)).unwrap_or_default()),
         }
         Ok(())
     }
@@ -104,7 +111,7 @@ impl<'c> Lanes<'c> {
 
     /// Waits until nothing is on its way any more, or a channel is gone.
     pub(super) async fn all_answered(&mut self) {
-        while self.lanes.iter().any(|lane| lane.confirms.on_their_way() > 0) && self.wave().await.lost.is_none() {}
+        while self.waiting() > 0 && self.wave().await.lost.is_none() {}
     }
 
     /// Looks after the channels, now and then: who waits for a late answer waits no more, and what is of no use goes.
@@ -119,10 +126,14 @@ impl<'c> Lanes<'c> {
                 lane.retired = true;
             }
         }
-        self.lanes.retain(|lane| {
-            let done = lane.retired && lane.confirms.on_their_way() == 0;
-            !done && lane.confirms.oldest().is_none_or(|oldest| now - oldest < GIVEN_UP)
-        });
+        self.given_up
+            .retain(|queue| !self.lanes.iter().any(|lane| lane.queue == *queue && lane.confirms.has_answered()));
+        self.lanes.retain(|lane| !lane.retired || lane.confirms.on_their_way() > 0);
+        // What is sent while the broker blocks waits in the client, and the end of its channel would overtake it.
+        if !self.connection.status().blocked() {
+            let old = |lane: &mut Lane| lane.confirms.oldest().is_some_and(|oldest| now - oldest >= GIVEN_UP);
+            self.given_up.extend(self.lanes.extract_if(.., old).map(|lane| lane.queue));
+        }
     }
 
     fn lane(&self, queue: &ShortString) -> Option<&Lane> {
@@ -131,8 +142,15 @@ impl<'c> Lanes<'c> {
 }
 
 impl Lane {
-    fn is_late(&self, now: Instant) -> bool {
-        self.confirms.oldest().is_some_and(|oldest| now - oldest >= PUBLISH_BUDGET)
+    /// Why it takes nothing at present.
+    fn refuses(&self, now: Instant) -> Option<PublishError> {
+        let late = self.confirms.oldest().is_some_and(|oldest| now - oldest >= PUBLISH_BUDGET);
+        let tried = self.on_trial && !self.confirms.has_answered() && self.confirms.on_their_way() > 0;
+        if late || tried {
+            Some(PublishError::Timeout)
+        } else {
+            (self.confirms.unanswered() >= FULL).then_some(PublishError::Busy)
+        }
     }
 }
 

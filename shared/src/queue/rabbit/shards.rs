@@ -50,11 +50,10 @@ impl Shards {
         all
     }
 
-    /// What is known, without those that are left out; all of them where nothing else is left.
+    /// What is known, without those that are left out. Where nothing is left, the one that was left out first.
     pub(super) fn names(&self) -> Vec<&str> {
-        let names = || self.names.iter().map(String::as_str);
-        let answering: Vec<_> = names().filter(|name| !self.silent.has(name)).collect();
-        if answering.is_empty() { names().collect() } else { answering }
+        let answering: Vec<_> = self.names.iter().map(String::as_str).filter(|name| !self.silent.has(name)).collect();
+        if answering.is_empty() { self.silent.first().into_iter().collect() } else { answering }
     }
 
     /// Leaves a queue out until it can be read.
@@ -69,11 +68,11 @@ impl Shards {
 
     /// It was asked.
     pub(super) fn answered(&mut self, queue: &str, answered: bool) {
-        if answered {
+        if !answered {
+            self.leave_out(queue);
+        } else if self.silent.has(queue) {
             tracing::info!(queue, "can be taken from again");
             self.silent.take_back(queue);
-        } else {
-            self.leave_out(queue);
         }
     }
 
@@ -101,6 +100,7 @@ impl Shards {
         let changed = self.names[self.set..] != found;
         self.names.truncate(self.set);
         self.names.extend(found);
+        self.silent.keep(&self.names);
         Ok(changed)
     }
 }

@@ -1,14 +1,19 @@
 //! Queues that could not be read, and are left out until they can.
 //!
 //! A quorum queue without a leader answers nothing, and the broker's channel that first asks it for something does nothing
-//! else for 65 s. So a worker with other queues goes on without it, and asks it now and then over a channel of its own.
+//! else for 65 s, and then the connection ends. So a worker with other queues goes on without it, and asks it now and then
+//! over a connection of its own.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use lapin::{Connection, options::BasicNackOptions};
-use tokio::time::Instant;
+use lapin::{
+    Channel, Connection,
+    message::Delivery as Arrival,
+    options::{BasicGetOptions, BasicNackOptions},
+};
+use tokio::time::{Instant, timeout};
 
-use super::{consuming::get, unavailable};
+use super::{Broker, HANDSHAKE, part, unavailable};
 use crate::queue::QueueError;
 
 /// How long it takes until a queue is asked again.
@@ -35,24 +40,49 @@ impl Silent {
         self.0.iter().any(|(known, _)| known == queue)
     }
 
+    /// The queue that was left out first.
+    pub(super) fn first(&self) -> Option<&str> {
+        self.0.first().map(|(queue, _)| queue.as_str())
+    }
+
+    /// Forgets queues that are not among these any more.
+    pub(super) fn keep(&mut self, names: &[String]) {
+        self.0.retain(|(queue, _)| names.contains(queue));
+    }
+
     /// A queue that is to be asked again.
     pub(super) fn due(&self, now: Instant) -> Option<&str> {
         self.0.iter().find(|(_, next)| *next <= now).map(|(queue, _)| queue.as_str())
     }
 }
 
-/// Whether a queue can be read, asked over a channel of its own, since that may be held up.
-pub(super) async fn asked(connection: &Connection, queue: String) -> (String, bool) {
-    let ask = async {
-        let channel = connection.create_channel().await.map_err(unavailable)?;
-        if let Some(delivery) = get(&channel, &queue).await? {
-            let back = BasicNackOptions { multiple: false, requeue: true };
-            channel.basic_nack(delivery.delivery_tag, back).await.map_err(unavailable)?;
+/// Whether a queue can be read.
+pub(super) async fn asked(broker: Arc<Broker>, queue: String) -> (String, bool) {
+    let answered = match broker.connect().await {
+        Ok(connection) => {
+            let answered = can_be_read(&connection, &queue).await.is_ok();
+            part(&connection).await;
+            answered
         }
-        Ok::<_, QueueError>(())
+        Err(_) => false,
     };
-    let answered = ask.await.is_ok();
     (queue, answered)
+}
+
+async fn can_be_read(connection: &Connection, queue: &str) -> Result<(), QueueError> {
+    let channel = connection.create_channel().await.map_err(unavailable)?;
+    if let Some(delivery) = get(&channel, queue).await? {
+        let back = BasicNackOptions { multiple: false, requeue: true };
+        channel.basic_nack(delivery.delivery_tag, back).await.map_err(unavailable)?;
+    }
+    Ok(())
+}
+
+/// The message in front of a queue.
+pub(super) async fn get(channel: &Channel, queue: &str) -> Result<Option<Arrival>, QueueError> {
+    let got = channel.basic_get(queue.into(), BasicGetOptions::default());
+    let got = timeout(HANDSHAKE, got).await.map_err(unavailable)?.map_err(unavailable)?;
+    Ok(got.map(|message| message.delivery))
 }
 
 #[cfg(test)]
@@ -67,6 +97,10 @@ mod tests {
         assert_eq!((silent.due(now), silent.due(now + ASK_AGAIN)), (None, Some("a")));
         silent.leave_out("a", now + ASK_AGAIN);
         assert_eq!(silent.due(now + ASK_AGAIN), None);
+        silent.leave_out("b", now);
+        assert_eq!(silent.first(), Some("a"));
+        silent.keep(&["a".to_owned()]);
+        assert!(!silent.has("b"));
         silent.take_back("a");
         assert!(!silent.has("a") && silent.due(now + ASK_AGAIN * 3).is_none());
     }
