@@ -47,11 +47,13 @@ pub(super) struct Lanes<'c> {
     role: &'static str,
     lanes: Vec<Lane>,
     given_up: Vec<ShortString>,
+    /// When the broker was last seen to block the connection. What waits for that is not late.
+    blocked: Option<Instant>,
 }
 
 impl<'c> Lanes<'c> {
     pub(super) fn new(connection: &'c Connection, role: &'static str) -> Self {
-        Self { connection, role, lanes: Vec::new(), given_up: Vec::new() }
+        Self { connection, role, lanes: Vec::new(), given_up: Vec::new(), blocked: None }
     }
 
     /// How many wait for their answer.
@@ -66,7 +68,7 @@ impl<'c> Lanes<'c> {
     /// How good a queue is for the next message: the less the better.
     pub(super) fn rank(&self, queue: &ShortString, now: Instant) -> usize {
         match self.lane(queue) {
-            Some(lane) if lane.refuses(now).is_some() => usize::MAX,
+            Some(lane) if self.refuses(lane, now).is_some() => usize::MAX,
             Some(lane) => lane.confirms.on_their_way() / CROWDED,
             None => 0,
         }
@@ -86,10 +88,12 @@ impl<'c> Lanes<'c> {
     /// Sends these jobs to a queue as one message. Where it takes nothing at present, they are told so at once.
     pub(super) async fn publish(&mut self, queue: ShortString, jobs: Vec<Job>, now: Instant) -> Result<(), QueueError> {
         self.open(&queue).await?;
-        let lane = self.lanes.iter_mut().find(|lane| !lane.retired && lane.queue == queue).expect("it was opened");
-        match lane.refuses(now) {
-            None => lane.confirms.publish(&lane.channel, queue, jobs, now),
-            Some(why) => jobs.into_iter().for_each(|job| job.answer.send(Err(why)).unwrap_or_default()),
+        let open = self.lanes.iter().position(|lane| !lane.retired && lane.queue == queue).expect("it was opened");
+        if let Some(why) = self.refuses(&self.lanes[open], now) {
+            jobs.into_iter().for_each(|job| job.answer.send(Err(why)).unwrap_or_default());
+        } else {
+            let Lane { channel, confirms, .. } = &mut self.lanes[open];
+            confirms.publish(channel, queue, jobs, now);
         }
         Ok(())
     }
@@ -116,9 +120,13 @@ impl<'c> Lanes<'c> {
 
     /// Looks after the channels, now and then: who waits for a late answer waits no more, and what is of no use goes.
     pub(super) fn tend(&mut self, now: Instant) {
+        if self.connection.status().blocked() {
+            self.blocked = Some(now);
+        }
+        let blocked = self.blocked;
         for lane in &mut self.lanes {
             let (role, queue) = (self.role, lane.queue.as_str());
-            if lane.confirms.give_up(now, PUBLISH_BUDGET) > 0 {
+            if lane.lateness(blocked, now) >= PUBLISH_BUDGET && lane.confirms.give_up(now, PUBLISH_BUDGET) > 0 {
                 tracing::warn!(role, queue, "a queue does not answer; it gets nothing more until it does");
             }
             if !lane.retired && lane.confirms.refused_since().is_some_and(|since| now - since >= REFUSED_LONG) {
@@ -129,10 +137,18 @@ impl<'c> Lanes<'c> {
         self.given_up
             .retain(|queue| !self.lanes.iter().any(|lane| lane.queue == *queue && lane.confirms.has_answered()));
         self.lanes.retain(|lane| !lane.retired || lane.confirms.on_their_way() > 0);
-        // What is sent while the broker blocks waits in the client, and the end of its channel would overtake it.
-        if !self.connection.status().blocked() {
-            let old = |lane: &mut Lane| lane.confirms.oldest().is_some_and(|oldest| now - oldest >= GIVEN_UP);
-            self.given_up.extend(self.lanes.extract_if(.., old).map(|lane| lane.queue));
+        // Not while the broker blocks: what is sent then waits in the client, and the end of its channel would overtake it.
+        let old = self.lanes.extract_if(.., |lane| lane.lateness(blocked, now) >= GIVEN_UP);
+        self.given_up.extend(old.map(|lane| lane.queue));
+    }
+
+    /// Why a queue takes nothing at present.
+    fn refuses(&self, lane: &Lane, now: Instant) -> Option<PublishError> {
+        let tried = lane.on_trial && !lane.confirms.has_answered() && lane.confirms.on_their_way() > 0;
+        if tried || lane.lateness(self.blocked, now) >= PUBLISH_BUDGET {
+            Some(PublishError::Timeout)
+        } else {
+            (lane.confirms.unanswered() >= FULL).then_some(PublishError::Busy)
         }
     }
 
@@ -142,15 +158,11 @@ impl<'c> Lanes<'c> {
 }
 
 impl Lane {
-    /// Why it takes nothing at present.
-    fn refuses(&self, now: Instant) -> Option<PublishError> {
-        let late = self.confirms.oldest().is_some_and(|oldest| now - oldest >= PUBLISH_BUDGET);
-        let tried = self.on_trial && !self.confirms.has_answered() && self.confirms.on_their_way() > 0;
-        if late || tried {
-            Some(PublishError::Timeout)
-        } else {
-            (self.confirms.unanswered() >= FULL).then_some(PublishError::Busy)
-        }
+    /// How long the broker has owed an answer, not counting the time for which it blocked.
+    fn lateness(&self, blocked: Option<Instant>, now: Instant) -> Duration {
+        self.confirms
+            .oldest()
+            .map_or(Duration::ZERO, |oldest| now - blocked.map_or(oldest, |blocked| blocked.max(oldest)))
     }
 }
 
