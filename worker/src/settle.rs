@@ -24,7 +24,7 @@ use crate::{Settings, Worker};
 const PARK_PATIENCE: Duration = Duration::from_secs(300);
 
 /// How long a dead letter whose confirm is late waits until it is parked again. By then a queue that is only slow has
-/// answered, and one that does not answer is known.
+/// answered, and one that does not answer is known. Only this letter waits; nothing else would tell it of a late confirm.
 const DEAD_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How a delivery ends.

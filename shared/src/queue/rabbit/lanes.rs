@@ -46,6 +46,7 @@ pub(super) struct Lanes<'c> {
     connection: &'c Connection,
     role: &'static str,
     lanes: Vec<Lane>,
+    /// Queues whose last channel was given up and that have not answered since.
     given_up: Vec<ShortString>,
     /// When the broker was last seen to block the connection. What waits for that is not late.
     blocked: Option<Instant>,
