@@ -10,13 +10,16 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use wxpay_shared::{order::OrderState, runtime::SHUTDOWN_GRACE};
+use wxpay_shared::{order::OrderState, queue::topology, runtime::SHUTDOWN_GRACE};
 
-use crate::harness::{
-    notice::Notice,
-    pair::{API_V3_KEY, DEADLINE, Pair, binary, terminate},
-    rabbitmq::Node,
-    wait_until,
+use crate::{
+    harness::{
+        notice::Notice,
+        pair::{API_V3_KEY, DEADLINE, Pair, binary, terminate},
+        rabbitmq::Node,
+        wait_until,
+    },
+    rabbit_faults::silence::tell,
 };
 
 /// WeChat's own limit is 5 s; ours is 3 s for the publish.
@@ -124,6 +127,22 @@ async fn dead_letters_that_the_broker_does_not_take_hold_up_no_payment() {
     assert!(pair.dead_letters().await.matching < WRONG);
     node.ctl(&["clear_policy", "-p", &host, "full"]);
     wait_until("all are told", DEADLINE * 2, async || pair.dead_letters().await.matching == WRONG).await;
+}
+
+/// In a retry tier a copy of it would be handled again, beside the one that the queue has all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_whose_confirm_is_late_goes_nowhere_else() {
+    let (node, host) = crate::harness::rabbitmq::fresh_host().await;
+    let pair = Pair::start(&node.url(&host)).await;
+    pair.register("shop", "WRONG", 999, "u").await;
+    tell(node, &host, topology::DEAD, "suspend");
+    assert!(post(&pair, "WRONG").await);
+    let late = async || pair.log("wxpay-worker").contains("could not park a delivery");
+    wait_until("the confirm is late", DEADLINE, late).await;
+    tell(node, &host, topology::DEAD, "resume");
+    pair.settled(node, &host).await;
+    let letters = pair.dead_letters().await.dead_letters;
+    assert!(!letters.is_empty() && letters.iter().all(|letter| letter.attempts == 1), "{letters:?}");
 }
 
 /// A supervisor ends both programs under load; they finish what they have in hand and are gone in time.

@@ -33,7 +33,7 @@ use crate::{
     rabbit_bundles::died_over::{died_over, go_back},
 };
 
-mod silence;
+pub(crate) mod silence;
 mod strangers;
 
 /// A little more than the budget, for a busy machine.

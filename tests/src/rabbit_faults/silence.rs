@@ -48,6 +48,30 @@ async fn a_queue_that_holds_up_its_channel_is_left_out_until_it_answers() {
     wait_until("it takes again", SOON, async || publisher.publish_to(&silent, message(21)).await.is_ok()).await;
 }
 
+/// The channel that waits for it is given up after 15 s. Each message on a new one would hold that up for another 65 s.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_was_given_up_is_asked_again_with_one_message() {
+    let (node, host) = rabbitmq::fresh_host().await;
+    let publisher = publisher(&node.url(&host)).await;
+    let silent = topology::retry(settings().retry_delays[0]);
+    tell(node, &host, &silent, "suspend");
+    assert_eq!(publisher.publish_to(&silent, message(0)).await, Err(PublishError::Timeout));
+    let waited = async |number| {
+        let began = Instant::now();
+        assert_eq!(publisher.publish_to(&silent, message(number)).await, Err(PublishError::Timeout));
+        began.elapsed() > AT_ONCE
+    };
+    wait_until("it is asked again", SOON, async || {
+        let [one, other] = [waited(1), waited(2)];
+        let asked = tokio::join!(one, other);
+        assert_ne!(asked, (true, true), "one message asks");
+        asked != (false, false)
+    })
+    .await;
+    tell(node, &host, &silent, "resume");
+    wait_until("it takes again", SOON, async || publisher.publish_to(&silent, message(3)).await.is_ok()).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shard_that_does_not_answer_is_passed_over_until_it_does() {
     const MANY: usize = 60;
@@ -94,6 +118,6 @@ async fn take_all(consumer: &RabbitConsumer, numbers: impl Iterator<Item = usize
 }
 
 /// Suspends a queue's only member, or lets it go on.
-fn tell(node: &Node, host: &str, queue: &str, what: &str) {
+pub(crate) fn tell(node: &Node, host: &str, queue: &str, what: &str) {
     node.eval(&format!("sys:{what}({{list_to_atom(\"{host}_{queue}\"), node()}})."));
 }
