@@ -77,7 +77,8 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
     let figure = Figure::new(name, "/s", together).against("what the CPU of both alone allows", &allowed);
     let applied = Figure::new("SUCCESS to applied at half of that, p99", "µs", p99).target(Target::AtMost(APPLIED_P99));
     let applied = applied.note(format!("median {} µs, looked at every {} ms", p50.median(), LOOK.as_millis()));
-    Ok(vec![figure.target(Target::RatioAtLeast(LEAST)).note(notes.0).note(notes.1), applied])
+    let figure = figure.target(Target::RatioAtLeast(LEAST)).note(notes.0).note(notes.1);
+    Ok(vec![figure.bounded_by("the processors' caches, which four programs share"), applied])
 }
 
 /// The rate at which all processors are busy, if each notification costs what it costs ingress and worker alone.
