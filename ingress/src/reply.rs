@@ -205,3 +205,103 @@ pub async fn nobody() -> impl IntoResponse {
 }
 
 const XML: &str = "text/xml; charset=utf-8";
+
+#[cfg(test)]
+mod tests {
+    use wxpay_shared::wechat::v3_sign::SERIAL;
+
+    use super::*;
+
+    /// The refusals of each row of README.md's table, by how the row begins.
+    const ROWS: [(&str, &[Refusal]); 10] = [
+        (
+            "broker away, blocked,",
+            &[
+                Refusal::Publish(PublishError::NotConnected),
+                Refusal::Publish(PublishError::Blocked),
+                Refusal::Publish(PublishError::Busy),
+                Refusal::Publish(PublishError::Full),
+                Refusal::Publish(PublishError::Unroutable),
+                Refusal::Publish(PublishError::Nacked),
+                Refusal::Publish(PublishError::Timeout),
+                Refusal::Publish(PublishError::Closed),
+                Refusal::Overloaded,
+            ],
+        ),
+        ("not from WeChat's networks,", &[Refusal::ForeignSource]),
+        ("no merchant of this name,", &[Refusal::UnknownMerchant]),
+        (
+            "sign missing or wrong,",
+            &[
+                Refusal::Sign(SignRefusal::Missing),
+                Refusal::Sign(SignRefusal::UnsupportedType),
+                Refusal::Sign(SignRefusal::Wrong),
+                Refusal::Sign(SignRefusal::Ambiguous),
+            ],
+        ),
+        ("`req_info` of a refund", &[Refusal::Undecryptable]),
+        (
+            "signature wrong, serial unknown,",
+            &[
+                Refusal::V3(V3Refusal::BadSignature),
+                Refusal::V3(V3Refusal::UnsupportedSignatureType),
+                Refusal::V3(V3Refusal::UnknownSerial),
+                Refusal::V3(V3Refusal::Expired),
+                Refusal::V3(V3Refusal::StaleTimestamp),
+            ],
+        ),
+        ("signature probe", &[Refusal::V3(V3Refusal::Probe)]),
+        (
+            "header missing, twice",
+            &[
+                Refusal::V3(V3Refusal::MissingHeader(SERIAL)),
+                Refusal::V3(V3Refusal::DuplicateHeader(SERIAL)),
+                Refusal::V3(V3Refusal::MalformedHeader(SERIAL)),
+                Refusal::V3(V3Refusal::BadJson),
+            ],
+        ),
+        ("another merchant's `mch_id`", &[Refusal::MerchantMismatch]),
+        (
+            "not flat UTF-8 XML;",
+            &[
+                Refusal::Xml(XmlError::Encoding),
+                Refusal::Xml(XmlError::Doctype),
+                Refusal::Xml(XmlError::Nested),
+                Refusal::Xml(XmlError::Duplicate),
+                Refusal::Xml(XmlError::TooManyFields),
+                Refusal::Xml(XmlError::Malformed),
+            ],
+        ),
+    ];
+
+    /// What a row says of v2 and of v3; nothing where it names no status.
+    fn row(begin: &str) -> [Vec<String>; 2] {
+        let readme = include_str!("../../README.md");
+        let line = readme.lines().find(|line| line.starts_with(&format!("| {begin}"))).expect(begin);
+        let cells: Vec<&str> = line.split('|').collect();
+        let numbers = |cell: &str| {
+            let words = cell.split(|at: char| !at.is_ascii_digit()).filter(|word| word.len() == 3);
+            words.map(str::to_owned).collect()
+        };
+        [numbers(cells[2]), numbers(cells[3])]
+    }
+
+    #[test]
+    fn the_readme_tells_each_status() {
+        for (begin, refusals) in ROWS {
+            let said = row(begin);
+            assert!(said.iter().any(|status| !status.is_empty()), "{begin}");
+            for refusal in refusals {
+                for (api, said) in [Api::V2, Api::V3].into_iter().zip(&said) {
+                    let status = failure(api, *refusal).status().as_str().to_owned();
+                    assert!(said.is_empty() || *said == [status.clone()], "{refusal:?} on {api:?}: {status}, {said:?}");
+                }
+            }
+        }
+        let three = [Refusal::BodyTooLarge, Refusal::BodyTimeout, Refusal::MethodNotAllowed];
+        let told = |api| three.map(|refusal| failure(api, refusal).status().as_str().to_owned());
+        assert_eq!(row("body over 64 KiB"), [told(Api::V2).to_vec(), told(Api::V3).to_vec()]);
+        assert_eq!(row("authentic, and the queue"), [["200"], ["204"]]);
+        assert_eq!([success(Api::V2).status().as_u16(), success(Api::V3).status().as_u16()], [200, 204]);
+    }
+}

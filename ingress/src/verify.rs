@@ -43,7 +43,8 @@ pub fn verify(notification: &Notification<'_>, route: Api, now: Timestamp) -> Re
 
 /// Refunds that are started in the merchant console come in v2's form, whatever the merchant uses otherwise.
 fn is_v2_refund(notification: &Notification<'_>) -> bool {
-    let xml = notification.body.trim_ascii_start().starts_with(b"<");
+    let body = notification.body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&notification.body);
+    let xml = body.trim_ascii_start().starts_with(b"<");
     xml && !notification.merchant.v2_keys.is_empty()
         && v2_xml::parse(&notification.body, "xml").is_ok_and(|fields| fields.contains("req_info"))
 }

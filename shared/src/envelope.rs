@@ -275,3 +275,74 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
     pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &[u8] = b"the seal key that was";
+    const NEW: &[u8] = b"the seal key that is";
+
+    fn envelope() -> Envelope {
+        Envelope {
+            id: NotificationId::parse("a1").unwrap(),
+            merchant: MerchantName::parse("shop").unwrap(),
+            api: Api::V2,
+            received_at: Timestamp::UNIX_EPOCH,
+            body: Bytes::from_static(b"<xml></xml>"),
+        }
+    }
+
+    fn reason(message: &Message, keys: &SealKeys) -> Reason {
+        Envelope::open(message, keys).unwrap_err().reason
+    }
+
+    #[test]
+    fn nothing_under_the_seal_can_change() {
+        let keys = SealKeys::new(NEW, None);
+        let sealed = envelope().seal(&keys);
+        assert!(Envelope::open(&sealed, &keys).unwrap() == envelope());
+        let changes: [fn(&mut Message); 8] = [
+            |it| it.id = NotificationId::parse("a2").unwrap(),
+            |it| it.body = Bytes::from_static(b"<xml> </xml>"),
+            |it| it.headers.insert(HEADER_MERCHANT.to_owned(), "other".to_owned()).map_or((), drop),
+            |it| it.headers.insert(HEADER_API.to_owned(), "v3".to_owned()).map_or((), drop),
+            |it| it.headers.insert(HEADER_VERSION.to_owned(), "2".to_owned()).map_or((), drop),
+            |it| it.headers.insert("wxpay-more".to_owned(), String::new()).map_or((), drop),
+            |it| it.headers.remove(HEADER_RECEIVED_AT).map_or((), drop),
+            |it| it.headers.remove(HEADER_SEAL).map_or((), drop),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut changed = sealed.clone();
+            change(&mut changed);
+            assert_eq!(reason(&changed, &keys), Reason::Unsealed, "change {number}");
+        }
+        let seal = &sealed.headers[HEADER_SEAL];
+        for at in 0..seal.len() {
+            let mut changed = sealed.clone();
+            let digit = if seal.as_bytes()[at] == b'0' { "1" } else { "0" };
+            changed.headers.get_mut(HEADER_SEAL).unwrap().replace_range(at..=at, digit);
+            assert_eq!(reason(&changed, &keys), Reason::Unsealed, "digit {at}");
+        }
+    }
+
+    #[test]
+    fn what_others_add_on_the_way_and_our_log_are_outside_the_seal() {
+        let keys = SealKeys::new(NEW, None);
+        let mut message = envelope().seal(&keys);
+        message.headers.insert("traceparent".to_owned(), "00-1-2-01".to_owned());
+        message.log.attempts = 3;
+        assert!(Envelope::open(&message, &keys).unwrap() == envelope());
+    }
+
+    #[test]
+    fn a_seal_fits_under_the_current_and_the_previous_key_only() {
+        let (old, new) = (SealKeys::new(OLD, None), SealKeys::new(NEW, None));
+        let changing = SealKeys::new(NEW, Some(OLD));
+        let (by_old, by_both) = (envelope().seal(&old), envelope().seal(&changing));
+        assert!(Envelope::open(&by_old, &changing).unwrap() == envelope());
+        assert_eq!(reason(&by_old, &new), Reason::Unsealed);
+        assert!(Envelope::open(&by_both, &new).unwrap() == envelope());
+        assert_eq!(reason(&by_both, &old), Reason::Unsealed);
+    }
+}

@@ -1,15 +1,22 @@
 //! A process is killed at any moment; whatever it had confirmed must be there.
 //!
-//! The test runs its own binary again as the process to kill. That child confirms as fast as it can and prints what it
-//! confirmed; the parent kills it, opens the same database and looks for every line.
+//! A test runs itself again as the process to kill, and tells it by its environment. That child confirms as fast as it can
+//! and prints what it confirmed; the parent kills it, opens the same database and looks for every line.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{BufRead as _, BufReader, Write as _},
+    ffi::OsString,
+    io::Write as _,
     path::Path,
-    process::{Command, Stdio},
+    process::Stdio,
     sync::Arc,
     time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::Command,
+    time::timeout,
 };
 
 use wxpay_shared::{
@@ -21,11 +28,14 @@ use wxpay_shared::{
     store::{Applied, Store as _, embedded::EmbeddedStore},
 };
 
-use crate::store_contract::samples::{paid, registration};
+use crate::{
+    harness::pair::DEADLINE,
+    store_contract::samples::{paid, registration},
+};
 
+/// The database of a child; a process without it is none.
 const DIRECTORY: &str = "WXPAY_TEST_CRASH_DIRECTORY";
 const ROUND: &str = "WXPAY_TEST_CRASH_ROUND";
-const ABORTING: &str = "WXPAY_TEST_ABORT_DIRECTORY";
 const ROUNDS: u32 = 5;
 /// Lines after which the child is killed, in the middle of what it does.
 const LINES: usize = 150;
@@ -38,10 +48,16 @@ async fn open(directory: &Path) -> (EmbeddedQueue, EmbeddedStore) {
     (queue, EmbeddedStore::open(disk, Arc::new(SystemClock)).unwrap())
 }
 
-/// The child's part; in the parent's run of the tests it has nothing to do.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_process_that_is_killed() {
-    let (Some(directory), Ok(round)) = (std::env::var_os(DIRECTORY), std::env::var(ROUND)) else { return };
+/// This test once more, as a child on this database.
+fn child(test: &str, directory: &Path) -> Command {
+    let mut child = Command::new(std::env::current_exe().unwrap());
+    child.args([&format!("crash::{test}"), "--exact", "--nocapture"]).env(DIRECTORY, directory);
+    child.stdout(Stdio::piped()).kill_on_drop(true);
+    child
+}
+
+/// The child's part.
+async fn confirm_until_killed(directory: OsString, round: String) {
     let (queue, store) = open(Path::new(&directory)).await;
     let publishing = (0..8_u32).map(|task| {
         let (queue, store, round) = (queue.clone(), store.clone(), round.clone());
@@ -65,9 +81,13 @@ async fn the_process_that_is_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_confirmed_survives_kill_9() {
+    if let (Some(directory), Ok(round)) = (std::env::var_os(DIRECTORY), std::env::var(ROUND)) {
+        return confirm_until_killed(directory, round).await;
+    }
     let directory = tempfile::tempdir().unwrap();
     for round in 0..ROUNDS {
-        let lines = run_and_kill(directory.path(), round);
+        let killed = timeout(DEADLINE * 2, run_and_kill(directory.path(), round)).await;
+        let lines = killed.expect("it confirms in time");
         assert!(lines.len() >= LINES, "{lines:?}");
         check(directory.path(), &lines).await;
     }
@@ -76,9 +96,7 @@ async fn what_was_confirmed_survives_kill_9() {
 const DEADLY: &str = "dead-1";
 
 /// The child's part: handles what is there, and aborts over one message.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_process_that_aborts() {
-    let Some(directory) = std::env::var_os(ABORTING) else { return };
+async fn handle_or_abort(directory: OsString) {
     let (queue, _store) = open(Path::new(&directory)).await;
     let consumer = queue.consumer();
     while let Ok(deliveries) = consumer.receive(64).await {
@@ -99,6 +117,9 @@ async fn the_process_that_aborts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_aborts_its_process_costs_its_neighbours_nothing() {
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
+        return handle_or_abort(directory).await;
+    }
     let directory = tempfile::tempdir().unwrap();
     let (queue, store) = open(directory.path()).await;
     let neighbours: BTreeSet<String> = (0..100).map(|number| format!("{number:x}-2")).collect();
@@ -117,9 +138,8 @@ async fn a_message_that_aborts_its_process_costs_its_neighbours_nothing() {
     drop((queue, store));
     let (mut handled, mut aborted) = (BTreeSet::new(), 0);
     loop {
-        let mut child = Command::new(std::env::current_exe().unwrap());
-        child.args(["crash::the_process_that_aborts", "--exact", "--nocapture"]).env(ABORTING, directory.path());
-        let output = child.output().unwrap();
+        let mut child = child("a_message_that_aborts_its_process_costs_its_neighbours_nothing", directory.path());
+        let output = timeout(DEADLINE, child.output()).await.expect("it handles all or aborts").unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         handled.extend(said.lines().filter_map(|line| Some(line.split_once("handled ")?.1.to_owned())));
         if output.status.success() {
@@ -135,30 +155,25 @@ async fn a_message_that_aborts_its_process_costs_its_neighbours_nothing() {
     assert_eq!((depths.notify, depths.retry, depths.dead), (0, 0, 1));
 }
 
-fn run_and_kill(directory: &Path, round: u32) -> Vec<String> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["crash::the_process_that_is_killed", "--exact", "--nocapture"])
-        .env(DIRECTORY, directory)
-        .env(ROUND, round.to_string())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+async fn run_and_kill(directory: &Path, round: u32) -> Vec<String> {
+    let mut child =
+        child("what_was_confirmed_survives_kill_9", directory).env(ROUND, round.to_string()).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut lines = Vec::new();
     loop {
         let mut line = String::new();
         // The last line may be cut: it was not confirmed.
-        if stdout.read_line(&mut line).unwrap() == 0 || !line.ends_with('\n') {
+        if stdout.read_line(&mut line).await.unwrap() == 0 || !line.ends_with('\n') {
             break;
         }
         if line.starts_with("confirmed ") || line.starts_with("applied ") {
             lines.push(line.trim_end().to_owned());
         }
         if lines.len() == LINES {
-            child.kill().unwrap();
+            child.start_kill().unwrap();
         }
     }
-    child.wait().unwrap();
+    child.wait().await.unwrap();
     lines
 }
 

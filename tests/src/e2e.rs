@@ -35,6 +35,8 @@ mod pipeline;
 #[cfg(test)]
 mod protocol;
 #[cfg(test)]
+mod key_changes;
+#[cfg(test)]
 mod outage;
 #[cfg(test)]
 mod at_start;
@@ -48,6 +50,7 @@ mod scale;
 mod worker_steps;
 #[cfg(test)]
 mod clock_jumps;
+#[cfg(test)]
 mod combined;
 #[cfg(test)]
 mod example;

@@ -25,8 +25,7 @@ use crate::harness::{
 /// The pair's ingress alone, with these lines in its section.
 async fn ingress_with(url: &str, lines: &str) -> Pair {
     let mut pair = Pair::prepare(url);
-    let config = fs::read_to_string(pair.config_file()).unwrap();
-    fs::write(pair.config_file(), config.replace("[ingress]\n", &format!("[ingress]\n{lines}\n"))).unwrap();
+    pair.change("[ingress]\n", &format!("[ingress]\n{lines}\n"));
     pair.start_ingress();
     pair.ingress_ready().await;
     pair
@@ -255,8 +254,7 @@ async fn ingress_says_why_it_is_not_ready() {
 #[test]
 fn the_admin_api_listens_beyond_loopback_only_with_a_token() {
     let pair = Pair::prepare("amqp://127.0.0.1:1");
-    let config = fs::read_to_string(pair.config_file()).unwrap();
-    fs::write(pair.config_file(), config.replace("admin_listen = \"127.0.0.1:", "admin_listen = \"0.0.0.0:")).unwrap();
+    pair.change("admin_listen = \"127.0.0.1:", "admin_listen = \"0.0.0.0:");
     let output = Command::new(binary("wxpay-worker")).arg("--config").arg(pair.config_file()).output().unwrap();
     assert_eq!(output.status.code(), Some(64));
     let said = String::from_utf8(output.stderr).unwrap();

@@ -98,19 +98,20 @@ async fn pages() -> (Series, Series) {
     })
     .await;
     let (mut ingress, worker) = (page(ingress).await, page(worker).await);
-    ingress.extend(page_over_tls(&mut pair, &config).await);
+    fs::write(pair.config_file(), config.join("\n")).unwrap();
+    ingress.extend(page_over_tls(&mut pair).await);
     (ingress, worker)
 }
 
 /// What an ingress shows beside that when it speaks TLS and asks where notifications come from.
-async fn page_over_tls(pair: &mut Pair, config: &[&str]) -> Series {
+async fn page_over_tls(pair: &mut Pair) -> Series {
     drop(pair.take_ingress());
     let directory = pair.config_file().with_file_name("tls");
     fs::create_dir(&directory).unwrap();
     front::install(&directory, "platform_cert_a");
     let tls = "[ingress]\ntls_certificate = \"tls/certificate.pem\"\ntls_key_file = \"tls/key.pem\"\n\
                source_networks = \"report\"\n";
-    fs::write(pair.config_file(), config.join("\n").replace("[ingress]\n", tls)).unwrap();
+    pair.change("[ingress]\n", tls);
     pair.start_ingress();
     pair.ingress_ready().await;
     front::over_tls(pair).await;

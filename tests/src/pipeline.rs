@@ -1,6 +1,6 @@
 //! The real pair on a real RabbitMQ, at work: replies, repeats, dead letters and their replay, workers that die.
 
-use std::{collections::BTreeMap, process::Command, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, process::Command, sync::Arc};
 
 use serde_json::json;
 use wxpay_shared::{
@@ -203,12 +203,15 @@ async fn ten_thousand_payments_survive_three_killed_workers() {
         replies.iter().filter(|reply| *reply == SUCCESS).count()
     });
     use futures_util::StreamExt as _;
-    for _ in 0..3 {
+    for killed in 1..=3 {
         wait_until("some are paid meanwhile", DEADLINE, async || {
-            pair.client.get(pair.admin_url("/healthz")).timeout(Duration::from_secs(1)).send().await.is_ok()
+            let points = pair.client.get(pair.admin_url("/points/shop/user0")).send().await;
+            let Ok(points) = points else { return false };
+            points.json::<wxpay_shared::admin::PointsView>().await.is_ok_and(|user| user.balance >= killed * 200)
         })
         .await;
         pair.kill_worker();
+        assert!(!load.is_finished(), "the load goes on");
         pair.start_worker();
     }
     assert_eq!(load.await.unwrap(), NOTIFICATIONS, "every notification got its SUCCESS");

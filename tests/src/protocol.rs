@@ -1,6 +1,4 @@
-//! The whole protocol through the real pair: v3 and refunds, any order of arrival, many merchants, keys that change.
-
-use std::fs;
+//! The whole protocol through the real pair: v3 and refunds, any order of arrival, many merchants.
 
 use serde_json::{Value, json};
 use wxpay_shared::{
@@ -12,10 +10,9 @@ use wxpay_shared::{
 
 use crate::harness::{
     notice::Notice,
-    pair::{API_V3_KEY, DEADLINE, MCH_ID, Pair, V2_KEY},
+    pair::{API_V3_KEY, MCH_ID, Pair, V2_KEY},
     rabbitmq::{self, Node},
-    wait_until,
-    wechat::{self, CERT_A, CERT_B, Signed},
+    wechat::{self, Signed},
 };
 
 pub(crate) async fn pair() -> (&'static Node, String, Pair) {
@@ -219,82 +216,4 @@ async fn a_careful_merchant_takes_only_the_refunds_that_it_registered() {
     assert_eq!(order.refunds.iter().map(|refund| refund.amount.get()).collect::<Vec<_>>(), [300]);
     let dead = pair.dead_letters().await.by_reason;
     assert_eq!(dead.into_iter().collect::<Vec<_>>(), [("unregistered_refund".to_owned(), 2)]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn platform_keys_change_without_a_restart_and_a_bad_file_changes_nothing() {
-    let (node, host, pair) = pair().await;
-    let (a, b) = (wechat::platform_key("platform_cert_a", CERT_A), wechat::platform_key("platform_cert_b", CERT_B));
-    pair.register("shop", "K", 100, "u").await;
-    let with_b = fs::read_to_string(pair.config_file()).unwrap();
-    let line = with_b.lines().find(|line| line.starts_with("platform_certificates")).unwrap();
-    let only_a = format!("{}]", line.split_once(", ").unwrap().0);
-    let write = |text: &str| fs::write(pair.config_file(), text).unwrap();
-    let signed = |key: &SigningKey, number: usize| {
-        wechat::v3(key, API_V3_KEY, "TRANSACTION.SUCCESS", number, &wechat::transaction("K", 100))
-    };
-    write(&with_b.replace(line, &only_a));
-    wait_until("B is unknown", DEADLINE, async || {
-        let (status, reply) = post_v3(&pair, "shop", &signed(&b, 0)).await;
-        status == 401 && reply.contains("the serial is unknown")
-    })
-    .await;
-    write(&with_b);
-    wait_until("B is known", DEADLINE, async || post_v3(&pair, "shop", &signed(&b, 0)).await.0 == 204).await;
-    write("this is no configuration");
-    wait_until("the bad file is counted", DEADLINE, async || {
-        let page = pair.client.get(pair.ops_url("/metrics")).send().await.unwrap().text().await.unwrap();
-        page.contains("wxpay_key_reloads_total{result=\"kept_old\"}")
-    })
-    .await;
-    for number in 0..100 {
-        let key = if number % 2 == 0 { &a } else { &b };
-        assert_eq!(post_v3(&pair, "shop", &signed(key, number)).await.0, 204, "{number}");
-        if number == 50 {
-            write(&with_b);
-        }
-    }
-    pair.settled(node, &host).await;
-    assert_eq!((pair.order("shop", "K").await.points, pair.dead_letters().await.matching), (1, 0));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_accepted_before_a_key_change_applies_after_it() {
-    let (node, host, mut pair) = pair().await;
-    let key = wechat::public_key();
-    for order in ["OLD1", "OLD2"] {
-        pair.register("shop", order, 1_000, "u").await;
-    }
-    // From the queue: accepted while no worker runs, applied by one that knows the key as the previous one.
-    pair.kill_worker();
-    accepted(&pair, &key, "TRANSACTION.SUCCESS", 1, &wechat::transaction("OLD1", 1_000)).await;
-    let refund = wechat::v2_refund(V2_KEY, MCH_ID, &wechat::refund("OLD1", 1_000, 1, 400, "SUCCESS"));
-    assert!(pair.post("shop", refund).await.1.contains("SUCCESS"));
-    let (old_v2, old_v3) = (format!("v2_key = \"{V2_KEY}\""), format!("api_v3_key = \"{API_V3_KEY}\""));
-    let changed = fs::read_to_string(pair.config_file())
-        .unwrap()
-        .replace(&old_v2, &format!("v2_key = \"{}\"\nprevious_{old_v2}", "n".repeat(32)))
-        .replace(&old_v3, &format!("api_v3_key = \"{}\"\nprevious_{old_v3}", "m".repeat(32)));
-    fs::write(pair.config_file(), &changed).unwrap();
-    pair.start_worker();
-    pair.ready().await;
-    pair.settled(node, &host).await;
-    let order = pair.order("shop", "OLD1").await;
-    assert_eq!((order.state, order.points), (OrderState::PartiallyRefunded, 6));
-
-    // From the dead letters: dead while the old key was forgotten, applied once it is back.
-    fs::write(pair.config_file(), changed.replace(&format!("previous_{old_v3}\n"), "")).unwrap();
-    let signed = wechat::v3(&key, API_V3_KEY, "TRANSACTION.SUCCESS", 2, &wechat::transaction("OLD2", 1_000));
-    wait_until("the worker has forgotten the key", DEADLINE, async || {
-        assert_eq!(post_v3(&pair, "shop", &signed).await.0, 204);
-        pair.dead_letters().await.by_reason.contains_key("unopenable")
-    })
-    .await;
-    fs::write(pair.config_file(), &changed).unwrap();
-    wait_until("the dead letters are replayed", DEADLINE, async || {
-        replay_all(&pair).await;
-        pair.dead_letters().await.matching == 0
-    })
-    .await;
-    assert_eq!(pair.order("shop", "OLD2").await.points, 10);
 }

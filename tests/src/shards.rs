@@ -1,6 +1,6 @@
 //! The main queue in shards: who publishes where, who takes what, and a number of shards that changes under load.
 
-use std::{collections::BTreeSet, fs, process::Command, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, process::Command, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use wxpay_shared::{
@@ -155,14 +155,8 @@ async fn a_running_worker_finds_shards_that_are_made_later() {
 async fn a_shard_that_no_worker_takes_is_shown_and_keeps_what_it_has() {
     let (node, host) = rabbitmq::fresh_host().await;
     let mut pair = Pair::prepare(&node.url(&host));
-    let config = fs::read_to_string(pair.config_file()).unwrap();
-    let file = pair.config_file();
-    let split = |taken: &str| {
-        let split = config.replace("[queue]\n", "[queue]\nshards = 3\n");
-        let split = split.replace("[worker]\n", &format!("[worker]\nshards = [{taken}]\n"));
-        fs::write(&file, split).unwrap();
-    };
-    split("0, 1");
+    pair.change("[queue]\n", "[queue]\nshards = 3\n");
+    pair.change("[worker]\n", "[worker]\nshards = [0, 1]\n");
     pair.start_ingress();
     pair.start_worker();
     pair.ready().await;
@@ -185,7 +179,7 @@ async fn a_shard_that_no_worker_takes_is_shown_and_keeps_what_it_has() {
     assert!(queue().contains("of these in wxpay.notify.0; workers: 1"), "{}", queue());
 
     terminate(&mut pair.take_worker()).await;
-    split("");
+    pair.change("shards = [0, 1]\n", "shards = []\n");
     pair.start_worker();
     pair.worker_ready().await;
     pair.settled(node, &host).await;

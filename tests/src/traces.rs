@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     sync::{Arc, Mutex},
 };
 
@@ -108,9 +107,8 @@ fn named<'a>(spans: &'a [Sent], name: &str) -> Vec<&'a Sent> {
 async fn prepare(url: &str) -> (Collector, Pair) {
     let collector = Collector::start().await;
     let mut pair = Pair::prepare(url);
-    let config = fs::read_to_string(pair.config_file()).unwrap();
     let telemetry = format!("[telemetry]\notlp_endpoint = \"http://127.0.0.1:{}\"\n[seal]", collector.port);
-    fs::write(pair.config_file(), config.replace("[seal]", &telemetry)).unwrap();
+    pair.change("[seal]", &telemetry);
     pair.environment.push(("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "50".to_owned()));
     pair.set_retries("\"1s\", \"2s\"", 10);
     (collector, pair)

@@ -79,7 +79,7 @@ fn open_v2(envelope: &Envelope, merchant: &Merchant) -> Result<Outcome, Rejectio
         return open_v2_refund(&fields, merchant);
     }
     match v2_payment::read(&fields, &merchant.name, &merchant.ids)? {
-        Notice::Failed => Ok(Outcome::Ignored(Ignored::TradeState("FAIL".to_owned()))),
+        Notice::Unfinished(state) => Ok(Outcome::Ignored(Ignored::trade_state(&state))),
         Notice::Paid(payment) => Ok(Outcome::Fact(Fact::Payment(payment))),
     }
 }

@@ -72,7 +72,8 @@ impl<'a> Object<'a> {
     /// A moment with its offset, as RFC 3339 writes it; `None` where it is absent or empty.
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Rejection> {
         let Some(text) = self.text(name)? else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| self.invalid(name, "a time as RFC 3339 writes it"))
+        let time = Some(text.as_str()).filter(|text| is_rfc3339(text)).and_then(|text| text.parse().ok());
+        time.map(Some).ok_or_else(|| self.invalid(name, "a time as RFC 3339 writes it"))
     }
 
     /// An object that must be there.
@@ -116,6 +117,23 @@ impl<'a> Object<'a> {
     fn raw(&self, name: &str) -> Option<&'a RawValue> {
         self.members.get(name).copied().filter(|raw| raw.get() != "null")
     }
+}
+
+/// The form alone; a library that reads times reads other forms as well.
+fn is_rfc3339(text: &str) -> bool {
+    let like = |text: &[u8], form: &[u8]| {
+        text.len() == form.len()
+            && text
+                .iter()
+                .zip(form)
+                .all(|(byte, form)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form })
+    };
+    let Some((time, rest)) = text.as_bytes().split_at_checked("2026-03-18T10:20:27".len()) else { return false };
+    let fraction =
+        rest.strip_prefix(b".").map_or(0, |rest| 1 + rest.iter().take_while(|byte| byte.is_ascii_digit()).count());
+    let offset = &rest[fraction..];
+    let is_offset = offset == b"Z" || like(offset, b"+00:00") || like(offset, b"-00:00");
+    like(time, b"0000-00-00T00:00:00") && !time.ends_with(b"60") && fraction != 1 && is_offset
 }
 
 /// Where it stands, never what is in it.

@@ -1,12 +1,12 @@
 //! The payment notice of APIv2, from signed fields to a fact.
 //!
-//! Reads only what an order needs. The amount is `total_fee`, what the order asked for; `cash_fee` and
+//! Reads only what an order needs, once every field is there that such a notice always has. The amount is `total_fee`, what the order asked for; `cash_fee` and
 //! `settlement_total_fee` are lower where coupons were used and are not looked at. All times are Beijing time. Source:
 //! the vendor's page on the v2 payment result notice.
 
 use jiff::{Timestamp, civil::DateTime, tz};
 
-use super::{merchant_ids::MerchantIds, v2_xml::Fields};
+use super::{merchant_ids::MerchantIds, v2_sign::MANDATORY, v2_xml::Fields};
 use crate::{
     event::Payment,
     fen::Fen,
@@ -19,8 +19,8 @@ use crate::{
 pub enum Notice {
     /// The order was paid.
     Paid(Payment),
-    /// The payment failed: nothing happened to the order.
-    Failed,
+    /// The payment has not succeeded, or no more: the order is not paid by it. The state as the notice names it.
+    Unfinished(String),
 }
 
 /// Reads the signed fields of a notice that came on this merchant's path.
@@ -32,9 +32,16 @@ pub fn read(fields: &Fields<'_>, merchant: &MerchantName, ids: &MerchantIds) -> 
     for flag in ["return_code", "result_code"] {
         match required(fields, flag)? {
             "SUCCESS" => {}
-            "FAIL" => return Ok(Notice::Failed),
+            "FAIL" => return Ok(Notice::Unfinished("FAIL".to_owned())),
             _ => return Err(invalid(flag, "expected SUCCESS or FAIL")),
         }
+    }
+    // Only notices of automatic deductions and answers to queries have one.
+    if let Some(state) = fields.get("trade_state").filter(|state| *state != "SUCCESS") {
+        return Ok(Notice::Unfinished(state.to_owned()));
+    }
+    for name in MANDATORY {
+        required(fields, name)?;
     }
     let fee = required(fields, "total_fee")?;
     Ok(Notice::Paid(Payment {
@@ -47,10 +54,7 @@ pub fn read(fields: &Fields<'_>, merchant: &MerchantName, ids: &MerchantIds) -> 
             None => Currency::cny(),
             Some(_) => id(fields, "fee_type", Currency::parse)?,
         },
-        payer: match fields.get("openid") {
-            None => None,
-            Some(_) => Some(id(fields, "openid", OpenId::parse)?),
-        },
+        payer: Some(id(fields, "openid", OpenId::parse)?),
         success_time: beijing_time("time_end", required(fields, "time_end")?)?,
     }))
 }
@@ -58,7 +62,8 @@ pub fn read(fields: &Fields<'_>, merchant: &MerchantName, ids: &MerchantIds) -> 
 /// `yyyyMMddHHmmss` in Beijing, which has no daylight saving.
 fn beijing_time(name: &'static str, text: &str) -> Result<Timestamp, Rejection> {
     let wrong = || invalid(name, "expected yyyyMMddHHmmss");
-    if text.len() != 14 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+    // A leap second does not exist here, nor a payment before WeChat.
+    if text.len() != 14 || !text.bytes().all(|byte| byte.is_ascii_digit()) || text < "2000" || text.ends_with("60") {
         return Err(wrong());
     }
     let local = DateTime::strptime("%Y%m%d%H%M%S", text).map_err(|_| wrong())?;
@@ -93,6 +98,10 @@ mod tests {
             ("total_fee", "8800"),
             ("time_end", "20260318102030"),
             ("openid", "o1"),
+            ("bank_type", "OTHERS"),
+            ("cash_fee", "8800"),
+            ("nonce_str", "n"),
+            ("trade_type", "JSAPI"),
         ];
         let pairs = pairs.into_iter().filter(|(name, _)| *name != change.0);
         let pairs = pairs.chain(change.1.map(|value| (change.0, value)));
@@ -115,8 +124,25 @@ mod tests {
 
     #[test]
     fn a_failed_payment_is_no_event() {
-        assert_eq!(notice(("result_code", Some("FAIL"))), Ok(Notice::Failed));
-        assert_eq!(notice(("return_code", Some("FAIL"))), Ok(Notice::Failed));
+        for flag in ["result_code", "return_code"] {
+            assert_eq!(notice((flag, Some("FAIL"))), Ok(Notice::Unfinished("FAIL".to_owned())));
+        }
+        for state in ["REFUND", "NOTPAY", "CLOSED", "REVOKED", "USERPAYING", "PAYERROR", "ACCEPT", "PAY_FAIL"] {
+            assert_eq!(notice(("trade_state", Some(state))), Ok(Notice::Unfinished(state.to_owned())));
+        }
+        for state in [None, Some(""), Some("SUCCESS")] {
+            assert!(matches!(notice(("trade_state", state)), Ok(Notice::Paid(_))), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn a_notice_without_a_field_that_each_has_pays_nothing() {
+        for name in MANDATORY {
+            for value in [None, Some("")] {
+                let detail = format!("{name}: missing");
+                assert_eq!(notice((name, value)), Err(Rejection::new(Reason::InvalidField, detail)));
+            }
+        }
     }
 
     #[test]
@@ -132,6 +158,8 @@ mod tests {
             ("fee_type", Some("cny"), "fee_type: expected three capital letters"),
             ("time_end", Some("2026-03-18"), "time_end: expected yyyyMMddHHmmss"),
             ("time_end", Some("20260230102030"), "time_end: expected yyyyMMddHHmmss"),
+            ("time_end", Some("20260318102060"), "time_end: expected yyyyMMddHHmmss"),
+            ("time_end", Some("00010318102030"), "time_end: expected yyyyMMddHHmmss"),
         ] {
             assert_eq!(notice((name, value)), Err(Rejection::new(Reason::InvalidField, detail)), "{name}");
         }

@@ -89,6 +89,12 @@ pub fn read_refund<'a>(
     if amount > total {
         return Err(invalid("refund_fee", "at most total_fee"));
     }
+    for (settled, limit) in [("settlement_total_fee", total), ("settlement_refund_fee", amount)] {
+        let fits = |text: &str| text == "0" || Fen::parse(text).is_ok_and(|fee| fee <= limit);
+        if get(settled).is_some_and(|text| !text.is_empty() && !fits(text)) {
+            return Err(invalid(settled, "an amount that is no greater than what it is a part of"));
+        }
+    }
     let success_time = match (status, get("success_time").filter(|text| !text.is_empty())) {
         (RefundStatus::Success, Some(text)) => {
             Some(beijing_time(text).ok_or_else(|| invalid("success_time", "yyyy-MM-dd HH:mm:ss"))?)
@@ -120,8 +126,8 @@ pub(super) fn cipher_key(key: &V2Key) -> UnboundCipherKey {
 /// Every time in v2 is Beijing's, without saying so. Beijing keeps UTC+8 all year.
 fn beijing_time(text: &str) -> Option<Timestamp> {
     let time = DateTime::strptime("%Y-%m-%d %H:%M:%S", text).ok()?;
-    // strptime also takes numbers without their leading zeros.
-    (text.len() == "yyyy-MM-dd HH:mm:ss".len()).then_some(())?;
+    // strptime also takes numbers without their leading zeros, and leap seconds.
+    (text.len() == "yyyy-MM-dd HH:mm:ss".len() && !text.ends_with("60") && text >= "2000").then_some(())?;
     tz::offset(8).to_timestamp(time).ok()
 }
 
@@ -202,6 +208,11 @@ mod tests {
             ("success_time", "2026-03-18T10:20:27"),
             ("success_time", "2026-3-18 10:20:27"),
             ("success_time", "2026-02-30 10:20:27"),
+            ("success_time", "2026-03-18 10:20:60"),
+            ("success_time", "0001-03-18 10:20:27"),
+            ("settlement_refund_fee", "3961"),
+            ("settlement_total_fee", "8801"),
+            ("settlement_total_fee", "08"),
         ] {
             assert_eq!(refund(name, Some(value)).unwrap_err().reason, Reason::InvalidField, "{name} {value}");
         }

@@ -42,7 +42,7 @@ const FREE_TEXT: [&str; 6] =
 
 /// The fields that every payment notice has. Some sort behind each of [`FREE_TEXT`], so a forger cannot hide them all
 /// inside one.
-const MANDATORY: [&str; 13] = [
+pub(super) const MANDATORY: [&str; 13] = [
     "appid",
     "bank_type",
     "cash_fee",

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 use quick_xml::{
     Reader,
-    events::{BytesStart, Event},
+    events::{BytesDecl, BytesStart, Event},
 };
 
 /// A document with more fields is refused; the largest real notices have about 60.
@@ -119,10 +119,7 @@ pub fn parse<'a>(body: &'a [u8], root: &str) -> Result<Fields<'a>, XmlError> {
 fn open_root(reader: &mut Reader<&[u8]>, root: &str) -> Result<bool, XmlError> {
     let mut event = skip_blanks(reader);
     if let Ok(Event::Decl(declaration)) = &event {
-        let encoding = declaration.encoding().transpose().map_err(|_| XmlError::Malformed)?;
-        if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case("utf-8")) {
-            return Err(XmlError::Encoding);
-        }
+        check_declaration(declaration)?;
         event = skip_blanks(reader);
     }
     match event {
@@ -131,6 +128,24 @@ fn open_root(reader: &mut Reader<&[u8]>, root: &str) -> Result<bool, XmlError> {
         Ok(Event::DocType(_)) => Err(XmlError::Doctype),
         _ => Err(XmlError::Malformed),
     }
+}
+
+/// The version, then the encoding and `standalone` where they are said, each once.
+fn check_declaration(declaration: &BytesDecl<'_>) -> Result<(), XmlError> {
+    let mut names = ["version", "encoding", "standalone"].into_iter();
+    let mut first = true;
+    for attribute in BytesStart::from_content(&**declaration, "xml".len()).attributes() {
+        let attribute = attribute.map_err(|_| XmlError::Malformed)?;
+        let name = names.find(|name| *name == attribute.key.as_ref()).ok_or(XmlError::Malformed)?;
+        if first != (name == "version") {
+            return Err(XmlError::Malformed);
+        }
+        first = false;
+        if name == "encoding" && !attribute.value.eq_ignore_ascii_case("utf-8") {
+            return Err(XmlError::Encoding);
+        }
+    }
+    if first { Err(XmlError::Malformed) } else { Ok(()) }
 }
 
 /// The next field's name and whether it is an empty element; `None` at the root's end tag.
@@ -296,6 +311,10 @@ mod tests {
             ("<?xml version=\"1.0\"?><!DOCTYPE xml [<!ENTITY e \"x\">]><xml><a>&e;</a></xml>", Doctype),
             ("<xml><!DOCTYPE xml><a>b</a></xml>", Doctype),
             ("<?xml version=\"1.0\" encoding=\"GBK\"?><xml><a>b</a></xml>", Encoding),
+            ("<?xml version=\"1.0\" encoding=\"UTF-8\" encoding=\"GBK\"?><xml><a>b</a></xml>", Malformed),
+            ("<?xml version=\"1.0\" Encoding=\"GBK\"?><xml><a>b</a></xml>", Malformed),
+            ("<?xml encoding=\"UTF-8\"?><xml><a>b</a></xml>", Malformed),
+            ("<?xml?><xml><a>b</a></xml>", Malformed),
         ] {
             assert_eq!(value(xml), Err(expected), "{xml}");
         }

@@ -38,16 +38,25 @@ pub enum Ignored {
     ProfitSharing,
 }
 
+impl Ignored {
+    /// A payment in this state, as the notification names it.
+    #[must_use]
+    pub fn trade_state(name: &str) -> Self {
+        Self::TradeState(shown(name))
+    }
+}
+
 /// Reads a whole notification, as ingress accepted it. Content of a type that is not handled is not even decrypted.
 ///
 /// Never empty: one outcome for each payment or refund in it, or one for the notification as a whole.
 #[must_use]
 pub fn open(body: &[u8], merchant: &MerchantName, ids: &MerchantIds, keys: &ApiV3Keys) -> Vec<Outcome> {
     let opened = || {
-        let notice = v3_resource::parse(body)?;
-        if Kind::of(&notice.event_type).is_none() {
-            return Ok(vec![Outcome::Ignored(Ignored::EventType(shown(&notice.event_type)))]);
+        let event_type = v3_resource::event_type(body)?;
+        if Kind::of(&event_type).is_none() {
+            return Ok(vec![Outcome::Ignored(Ignored::EventType(shown(&event_type)))]);
         }
+        let notice = v3_resource::parse(body)?;
         let plaintext = v3_resource::open(&notice.resource, keys)?;
         Ok(read(&notice.event_type, plaintext.expose(), merchant, ids))
     };
@@ -208,7 +217,7 @@ impl Reader<'_> {
 /// `Some` where a payment has not succeeded.
 fn unfinished(content: &Object<'_>) -> Result<Option<Ignored>, Rejection> {
     let state = content.required_text("trade_state")?;
-    Ok(if state == "SUCCESS" { None } else { Some(Ignored::TradeState(shown(&state))) })
+    Ok(if state == "SUCCESS" { None } else { Some(Ignored::trade_state(&state)) })
 }
 
 fn outcome(result: Result<Outcome, Rejection>) -> Outcome {
@@ -294,6 +303,9 @@ mod tests {
             assert_eq!(pay("/promotion_detail", Some(detail)), None);
         }
         assert_eq!(pay("/trade_type", Some(json!("NEWTYPE"))), None);
+        for time in ["2026-03-18T02:20:27Z", "2026-03-18T10:20:27.123+08:00", "2026-03-17T18:20:27-08:00"] {
+            assert_eq!(pay("/success_time", Some(json!(time))), None, "{time}");
+        }
         assert_eq!(pay("/amount/payer_total", Some(json!("8300"))), None);
         assert_eq!(pay("/payer", None), None);
         assert_eq!(pay("/payer/openid", Some(json!(""))), None);
@@ -316,6 +328,11 @@ mod tests {
             ("/transaction_id", Some(json!(42))),
             ("/success_time", None),
             ("/success_time", Some(json!("2026-03-18 10:20:27"))),
+            ("/success_time", Some(json!("2026-03-18T10:20:60+08:00"))),
+            ("/success_time", Some(json!("2026-03-18T10:20+08:00"))),
+            ("/success_time", Some(json!("20260318T102027+08"))),
+            ("/success_time", Some(json!("2026-03-18T10:20:27.+08:00"))),
+            ("/success_time", Some(json!("2026-03-18T10:20:27+08:00[Asia/Shanghai]"))),
             ("/payer/openid", Some(json!("secret text"))),
             ("/trade_state", None),
             ("/mchid", None),

@@ -68,8 +68,7 @@ pub struct ApiV3Keys {
 /// [`Reason::Unopenable`] where the body is no JSON object with distinct names, [`Reason::InvalidField`] with the name of
 /// a member that is missing or of another type.
 pub fn parse(body: &[u8]) -> Result<Notice, Rejection> {
-    let unopenable = || Rejection::new(Reason::Unopenable, "the body is not a JSON object with distinct names");
-    let outer = Object::parse(body).ok_or_else(unopenable)?;
+    let outer = outer(body)?;
     let resource = outer.object("resource")?;
     Ok(Notice {
         id: outer.text("id").unwrap_or_default(),
@@ -83,6 +82,19 @@ pub fn parse(body: &[u8]) -> Result<Notice, Rejection> {
             original_type: resource.text("original_type").unwrap_or_default(),
         },
     })
+}
+
+/// What a notification tells of; what is not ours need not be of its form beyond that.
+///
+/// # Errors
+/// As [`parse`].
+pub fn event_type(body: &[u8]) -> Result<String, Rejection> {
+    outer(body)?.required_text("event_type")
+}
+
+fn outer(body: &[u8]) -> Result<Object<'_>, Rejection> {
+    let unopenable = || Rejection::new(Reason::Unopenable, "the body is not a JSON object with distinct names");
+    Object::parse(body).ok_or_else(unopenable)
 }
 
 /// What can be opened once: the content in clear. Its memory is wiped when it goes.

@@ -29,6 +29,11 @@ impl Notice {
 
     /// The body, with this nonce.
     pub(crate) fn xml(&self, nonce_str: &str) -> String {
+        self.xml_under(V2_KEY, nonce_str)
+    }
+
+    /// The body signed with another key.
+    pub(crate) fn xml_under(&self, key: &str, nonce_str: &str) -> String {
         let usual = [
             ("appid", APPID),
             ("bank_type", "OTHERS"),
@@ -50,7 +55,7 @@ impl Notice {
         let usual = usual.into_iter().filter(|(name, _)| !changed(name));
         let fields: Vec<(&str, &str)> =
             usual.chain(self.more.iter().map(|(name, value)| (*name, value.as_str()))).collect();
-        v2_sender::signed(&fields, &V2Key::parse(V2_KEY).expect("the test key is a key"), self.sign_type)
+        v2_sender::signed(&fields, &V2Key::parse(key).expect("the test key is a key"), self.sign_type)
             .expect("the fields are distinct")
     }
 }

@@ -190,13 +190,17 @@ platform_public_keys = {{ {PUBLIC_KEY_ID} = "{keys}/platform_pubkey.public.pem" 
         })
     }
 
+    /// Exchanges these words of the configuration, which must be there.
+    pub(crate) fn change(&self, from: &str, to: &str) {
+        let config = fs::read_to_string(self.config_file()).expect("it was prepared");
+        assert!(config.contains(from), "the configuration has no {from:?}");
+        fs::write(self.config_file(), config.replace(from, to)).expect("the temporary directory can be written");
+    }
+
     /// Exchanges the usual retry tiers and the number of attempts.
     pub(crate) fn set_retries(&self, delays: &str, max_attempts: u32) {
-        let config = fs::read_to_string(self.config_file()).expect("it was prepared");
-        let changed = config
-            .replace("retry_delays = [\"200ms\", \"400ms\"]", &format!("retry_delays = [{delays}]"))
-            .replace("max_attempts = 4", &format!("max_attempts = {max_attempts}"));
-        fs::write(self.config_file(), changed).expect("the temporary directory can be written");
+        self.change("retry_delays = [\"200ms\", \"400ms\"]", &format!("retry_delays = [{delays}]"));
+        self.change("max_attempts = 4", &format!("max_attempts = {max_attempts}"));
     }
 
     /// What a program has logged.
