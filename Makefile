@@ -4,6 +4,7 @@
 
 # Builds and plays the main job on the embedded default: no broker, no database.
 demo:
+	@echo "building: some minutes the first time"
 	cargo run --quiet --locked -p wxpayctl -- demo
 
 # What CI runs, with `demo`.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use reqwest::Url;
 use wxpay_shared::{
     clock::{Clock as _, SystemClock},
-    config::{Config, ConfigError, DEFAULT_FILE},
+    config::{Config, DEFAULT_FILE},
     ids::MerchantName,
     reload,
     runtime::shutdown_token,
@@ -88,9 +88,6 @@ fn plan(args: &Args) -> Result<Plan> {
     let data_dir = args.data_dir.clone().unwrap_or_else(|| config.data_dir());
     let nothing_configured = args.config.is_none() && !Path::new(DEFAULT_FILE).exists() && config.merchants.is_empty();
     if !nothing_configured {
-        if config.merchants.is_empty() {
-            return Err(ConfigError::new("merchants", "none is configured; see wxpay.example.toml").into());
-        }
         return Ok(Plan { config, data_dir, development: None });
     }
     let development = dev_merchant::ensure(&data_dir)?;

@@ -11,8 +11,9 @@
 
 use std::{
     error::Error as StdError,
-    fs::{File, TryLockError},
+    fs::{DirBuilder, File, Permissions, TryLockError},
     io,
+    os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -302,7 +303,8 @@ impl Disk {
 
 fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
     let io_error = |error: io::Error| OpenError::Io(path.to_owned(), Box::new(error));
-    std::fs::create_dir_all(path).map_err(io_error)?;
+    // Records are personal. An existing directory is its owner's to protect.
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error)?;
     if is_locked(path).map_err(io_error)? {
         return Err(OpenError::InUse(path.to_owned()));
     }
@@ -323,6 +325,7 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
         }
     };
     let file = File::open(path.join("db")).map_err(io_error)?;
+    file.set_permissions(Permissions::from_mode(0o600)).map_err(io_error)?;
     // The names of new files are durable only once their directory is.
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error)?;
     let (tasks, inbox) = mpsc::channel();

@@ -92,7 +92,7 @@ pub enum RefundStatus {
 }
 
 impl RefundStatus {
-    const fn code(self) -> &'static str {
+    pub(crate) const fn code(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Abnormal => "abnormal",

@@ -49,8 +49,12 @@ impl Merchants {
     /// Opens every key of the configuration.
     ///
     /// # Errors
-    /// [`ConfigError`] for the first setting that cannot be used.
+    /// [`ConfigError`] for the first setting that cannot be used, and where there is no merchant: such a file is another
+    /// program's, or half written, and nobody's notifications would be taken.
     pub fn open(config: &Config) -> Result<Self, ConfigError> {
+        if config.merchants.is_empty() {
+            return Err(ConfigError::new("merchants", "none is configured; see wxpay.example.toml"));
+        }
         let open = |(name, merchant)| Ok((MerchantName::clone(name), open(config, name, merchant)?));
         config.merchants.iter().map(open).collect::<Result<_, _>>().map(Self)
     }
@@ -98,6 +102,9 @@ fn open(config: &Config, name: &MerchantName, merchant: &config::Merchant) -> Re
     if v2_keys.is_empty() && v3.is_none() {
         let problem = "set v2_key, or api_v3_key with platform_certificates or platform_public_keys";
         return Err(ConfigError::new(format!("merchants.{name}"), problem));
+    }
+    if merchant.appids.is_empty() {
+        return Err(ConfigError::new(format!("merchants.{name}.appids"), "none is listed, so no payment could fit"));
     }
     Ok(Merchant {
         name: name.clone(),

@@ -219,15 +219,36 @@ impl Order {
         }
     }
 
+    /// What was told of refunds: each once for each end that it had.
+    fn refunds(&self) -> impl Iterator<Item = &Refund> {
+        self.facts.values().filter_map(|recorded| match &recorded.fact {
+            Fact::Refund(refund) => Some(refund),
+            Fact::Payment(_) => None,
+        })
+    }
+
     fn refunded(&self, transaction_id: &TransactionId) -> Fen {
-        sum(self.facts.values().filter_map(|recorded| match &recorded.fact {
-            Fact::Refund(refund)
-                if refund.status == RefundStatus::Success && refund.transaction_id == *transaction_id =>
-            {
-                Some(refund.amount)
+        let paid_out = |refund: &&Refund| refund.status == RefundStatus::Success;
+        sum(self
+            .refunds()
+            .filter(paid_out)
+            .filter(|refund| refund.transaction_id == *transaction_id)
+            .map(|refund| refund.amount))
+    }
+
+    /// The known refund that this one cannot be true beside. WeChat's number and the shop's stand for the same refund, which
+    /// is paid out once; a v2 notice that was put together from others can say otherwise.
+    fn contradicted_by(&self, told: &Refund) -> Option<&Refund> {
+        let facts = |refund: &Refund| {
+            (refund.transaction_id.clone(), refund.out_refund_no.clone(), refund.total, refund.amount)
+        };
+        self.refunds().find(|known| {
+            if known.refund_id == told.refund_id {
+                facts(known) != facts(told)
+            } else {
+                known.out_refund_no == told.out_refund_no && [known.status, told.status] == [RefundStatus::Success; 2]
             }
-            Fact::Refund(_) | Fact::Payment(_) => None,
-        }))
+        })
     }
 
     fn judge_payment(&self, payment: &Payment) -> Verdict {
@@ -261,6 +282,14 @@ impl Order {
         if refund.total != amount {
             let detail = format!("order {amount}, refund of a payment of {}", refund.total);
             return Verdict::Reject(Rejection::new(Reason::AmountMismatch, detail));
+        }
+        if let Some(known) = self.contradicted_by(refund) {
+            let told = |refund: &Refund| {
+                let Refund { out_refund_no, refund_id, amount, status, .. } = refund;
+                format!("refund {out_refund_no}, {refund_id}, of {amount}: {}", status.code())
+            };
+            let detail = format!("recorded as \"{}\", now told \"{}\"", told(known), told(refund));
+            return Verdict::Reject(Rejection::new(Reason::ConflictingDuplicate, detail));
         }
         match self.announced_refunds.get(&refund.out_refund_no) {
             Some(announced) if *announced != refund.amount => {

@@ -37,7 +37,7 @@ pub fn watch(
     let mut hangup = signal(SignalKind::hangup())?;
     let seen = footprints(file.as_deref());
     Ok(tokio::spawn(async move {
-        let mut seen = seen;
+        let (mut seen, mut before) = (seen.clone(), seen);
         let mut look = tokio::time::interval(LOOK_EVERY);
         loop {
             let asked = tokio::select! {
@@ -47,7 +47,10 @@ pub fn watch(
             };
             // Taken before the files are read: one that changes meanwhile is found changed the next time.
             let current = footprints(file.as_deref());
-            if asked || current != seen {
+            // A file that somebody is writing may be read as another one that is whole. So it must have stayed as it is.
+            let at_rest = current == before;
+            before.clone_from(&current);
+            if asked || (at_rest && current != seen) {
                 seen = current;
                 reload(file.as_deref(), &merchants, tls.as_deref());
             }

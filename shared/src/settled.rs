@@ -5,11 +5,14 @@
 //! is not flushed and may be deleted at any time; that costs queries and changes no result. So its own faults are logged
 //! and otherwise count as "not known". All calls are short but may touch the disk.
 //!
+//! A store that was away may have come back without its last commits: another server took its place, or a backup. What the
+//! shortcut would then answer for is paid nowhere. So it is forgotten whenever the store was out of sight.
+//!
 //! It knows a generation of facts and the one before; older ones go as new ones come. So its size, in memory too, has a
 //! limit whatever a shop's traffic is. A key is a mark, the generation and the event's key.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -26,6 +29,8 @@ use crate::{
 const GENERATION: usize = 200_000;
 /// Old facts that go for each new one: more than come.
 const FORGOTTEN_FOR_EACH: usize = 2;
+/// So many generations on, none that holds a fact is known.
+const FORGETS_ALL: u32 = 2;
 /// Sorts before the keys of earlier versions, which began with a letter.
 const MARK: u8 = 0;
 
@@ -44,7 +49,7 @@ pub struct Settled {
 }
 
 impl Settled {
-    /// The shortcut in an open database. A new process begins a new generation.
+    /// The shortcut in an open database. It knows nothing: nobody saw the store since the process before.
     ///
     /// # Errors
     /// [`DiskError`].
@@ -58,8 +63,14 @@ impl Settled {
             report(&error);
             None
         });
-        let number = last.and_then(|(key, _)| number_in(&key)).map_or(0, |number| number.saturating_add(1));
+        let number = last.and_then(|(key, _)| number_in(&key)).map_or(0, |number| number.saturating_add(FORGETS_ALL));
         Ok(Self { tree, newest: AtomicU32::new(number), facts: Mutex::default(), size })
+    }
+
+    /// Knows nothing any more.
+    pub fn forget_all(&self) {
+        *self.held() = 0;
+        self.newest.fetch_add(FORGETS_ALL, Ordering::Relaxed);
     }
 
     /// Whether the fact that took effect under this key is known here to be the one with this fingerprint.
@@ -75,7 +86,7 @@ impl Settled {
 
     /// Remembers facts that are durable in the store, and forgets old ones.
     pub fn put_all(&self, facts: Vec<(EventKey, String)>) {
-        let mut held = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held();
         if *held >= self.size {
             *held = 0;
             self.newest.fetch_add(1, Ordering::Relaxed);
@@ -84,6 +95,10 @@ impl Settled {
         let (newest, forgotten) = (self.newest.load(Ordering::Relaxed), facts.len() * FORGOTTEN_FOR_EACH);
         let written = self.put(facts, newest).and_then(|()| self.forget(newest, forgotten));
         written.unwrap_or_else(|error| report(&error));
+    }
+
+    fn held(&self) -> MutexGuard<'_, usize> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     // Single writes, here and below: a batch of sled's is written to the disk at once, twice, which nothing here needs.
@@ -174,13 +189,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_process_knows_what_the_one_before_did() {
+    async fn what_was_put_before_the_store_was_out_of_sight_is_not_known() {
         let directory = tempfile::tempdir().unwrap();
         for round in 0..3 {
             let disk = disk(&directory).await;
             let settled = Settled::open_with(&disk, 10).unwrap();
+            assert!(known(&settled).is_empty());
             put(&settled, round * 5..round * 5 + 5);
-            assert_eq!(known(&settled), (round.saturating_sub(1) * 5..round * 5 + 5).collect::<Vec<_>>());
+            settled.forget_all();
+            assert!(known(&settled).is_empty());
+            put(&settled, round * 5..round * 5 + 5);
+            assert_eq!(known(&settled), (round * 5..round * 5 + 5).collect::<Vec<_>>());
+            assert!(settled.tree.len() <= 10, "what is not known goes");
             drop(settled);
             disk.close().await.unwrap();
         }

@@ -93,7 +93,7 @@ async fn one_of_each(stage: &Stage) -> Vec<(Letter, ReplayOutcome, Option<Reason
         (Letter::v2("shop", &more("CURRENCY", "fee_type", "USD")), dead(Reason::CurrencyMismatch)),
         (Letter::v2("shop", &more("GOOD", "appid", "wxother")), dead(Reason::AppidMismatch)),
         (v3("TRANSACTION.SUCCESS", other_mchid), dead(Reason::MerchantMismatch)),
-        (Letter::v2("gone", &Notice::new("GOOD", 1_000)), dead(Reason::UnknownMerchant)),
+        (Letter::v2("gone", &Notice::new("GOOD", 1_000)), (Waiting, Some(Reason::UnknownMerchant))),
         (v2("NOBODYS", 1_000), (Waiting, Some(Reason::UnknownOrder))),
         (Letter::v2("shop", &with("SURPLUS", "42AGAIN")), dead(Reason::SurplusPayment)),
         (v2("CLOSED", 1_000), dead(Reason::PaidAfterClose)),

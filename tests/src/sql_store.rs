@@ -28,6 +28,7 @@ use crate::{
     },
 };
 
+mod lasting;
 mod read_only;
 mod silence;
 

@@ -17,7 +17,8 @@ use wxpay_shared::{
 /// are the retry tiers'.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What became of each event, in its place.
+/// What became of each event, in its place. Where the store takes nothing from anybody, whatever it says of the events, it
+/// is away.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] only: nothing can be applied at present.
@@ -46,7 +47,7 @@ async fn patiently(store: &dyn Store, events: &[Event]) -> Result<Vec<Applied>, 
         .with_max_interval(Duration::from_millis(500))
         .with_max_elapsed_time(Some(PATIENCE))
         .build();
-    backoff::future::retry(policy, async || {
+    let applied = backoff::future::retry(policy, async || {
         let (began, transaction) = (Instant::now(), Transaction::of(events));
         let applied = store.apply(events).await.inspect_err(|_| transaction.failed());
         metric::transaction(applied.is_ok(), began.elapsed());
@@ -55,5 +56,12 @@ async fn patiently(store: &dyn Store, events: &[Event]) -> Result<Vec<Applied>, 
             StoreError::Unavailable(_) | StoreError::Corrupt(_) => Backoff::permanent(error),
         })
     })
-    .await
+    .await;
+    match applied {
+        Err(StoreError::Transient(cause)) => match store.ping().await {
+            Ok(()) => Err(StoreError::Transient(cause)),
+            Err(error) => Err(StoreError::Unavailable(Box::new(error))),
+        },
+        applied => applied,
+    }
 }

@@ -38,6 +38,9 @@ impl Worker {
             if !self.gate.is_open() {
                 consumer.pause().await;
                 self.gate.wait_until_open(self.parts.store.as_ref()).await;
+                if let Some(settled) = &self.parts.settled {
+                    settled.forget_all();
+                }
             }
             tokio::select! {
                 received = receive() => match received {

@@ -12,7 +12,7 @@ use wxpay_shared::{
     envelope::{Attempt, Log},
     metric,
     queue::{Delivery, Home, PublishError, QueueError, topology},
-    reason::Rejection,
+    reason::{Reason, Rejection},
     store::Applied,
     trace,
 };
@@ -47,7 +47,10 @@ impl Ending {
     /// answers. While one part may still succeed, all are tried again: the others get the answers that they had, and
     /// without effect. The rejection tells of every part that did not end well.
     pub(crate) fn of(unread: Vec<Rejection>, answers: impl Iterator<Item = Result<Applied, Rejection>>) -> Self {
-        let (mut well, mut waiting, mut rejected) = (Self::Ignored, Vec::new(), unread);
+        let mut well = Self::Ignored;
+        // A merchant that this worker does not know may be configured already where others look, and will be here.
+        let (mut waiting, mut rejected): (Vec<_>, Vec<_>) =
+            unread.into_iter().partition(|rejection| rejection.reason == Reason::UnknownMerchant);
         for answer in answers {
             match answer {
                 Ok(Applied::Fresh { .. }) => well = Self::Applied,
@@ -222,8 +225,6 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use wxpay_shared::reason::Reason;
-
     use super::*;
 
     fn settings() -> Settings {
@@ -247,6 +248,14 @@ mod tests {
         assert_eq!(homes, [Some(Home::Retry(0)), Some(Home::Retry(1)), Some(Home::Retry(1)), Some(Home::Dead)]);
         assert_eq!((log.attempts, log.history.len()), (4, 4));
         assert_eq!(log.rejection, Some(rejection(Reason::UnknownOrder)));
+    }
+
+    /// Configurations reach the programs one after another.
+    #[test]
+    fn a_merchant_that_is_not_known_here_may_be_known_later() {
+        let ending = |reason| Ending::of(vec![rejection(reason)], std::iter::empty());
+        assert_eq!(ending(Reason::UnknownMerchant), Ending::Retry(rejection(Reason::UnknownMerchant)));
+        assert_eq!(ending(Reason::Unsealed), Ending::Dead(rejection(Reason::Unsealed)));
     }
 
     #[test]

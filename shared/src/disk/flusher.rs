@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -68,9 +69,12 @@ impl Flusher {
     fn flush(&mut self) -> Result<(), DiskError> {
         self.check()?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
-        self.write_out().map_err(|error| {
-            tracing::error!(%error, "the database cannot write to its disk; nothing is confirmed until a restart");
-            self.failure.get_or_init(|| DiskError::Failed(Arc::new(error))).clone()
+        let written = catch_unwind(AssertUnwindSafe(|| self.write_out())).map_err(|_| DiskError::Panicked);
+        let written = written.and_then(|written| written.map_err(|error| DiskError::Failed(Arc::new(error))));
+        written.map_err(|error| {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(%error, cause, "nothing is confirmed until a restart");
+            self.failure.get_or_init(|| error).clone()
         })
     }
 

@@ -98,16 +98,28 @@ impl<D: Dialect> SqlStore<D> {
     /// [`StoreError::Unavailable`].
     pub async fn check_schema(&self) -> Result<Result<(), SchemaError>, StoreError> {
         bounded(async {
-            let mut lease = Lease::of(self.pool.acquire().await?);
+            let mut lease = self.connect().await?;
+            if let Some(setting) = D::forgetful(lease.connection()).await? {
+                tracing::warn!(
+                    setting,
+                    "as this setting is, the store's server may forget what it confirmed when it crashes"
+                );
+            }
             Ok(migrate::status(lease.connection(), D::SCRIPTS).await?.1)
         })
         .await
     }
 
+    /// A connection. A server that gives none is away, whatever it says: that is about no event.
+    async fn connect(&self) -> Result<Lease<D>, StoreError> {
+        let connected = self.pool.acquire().await;
+        connected.map(Lease::of).map_err(|error| StoreError::Unavailable(Box::new(error)))
+    }
+
     /// A connection for one call.
     async fn lease(&self) -> Result<Lease<D>, StoreError> {
         self.usable().await?;
-        Ok(Lease::of(self.pool.acquire().await?))
+        self.connect().await
     }
 
     /// Asks for the schema until it was right once: the server may have been away when the program started.

@@ -56,7 +56,11 @@ impl Caution {
     }
 
     fn judge(notes: &Notes, shelves: &Shelves, place: Place, deaths: u32) -> sled::Result<Option<(Place, u32)>> {
-        let Some(mut message) = shelves.get(place)? else { return Ok(None) };
+        let Some(mut message) = shelves.get(place)? else {
+            // Its number may be given again.
+            notes.clear_alone()?;
+            return Ok(None);
+        };
         if deaths < DEATHS_MAX {
             return Ok(Some((place, deaths)));
         }

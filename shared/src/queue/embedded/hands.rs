@@ -83,10 +83,12 @@ impl Hands {
         Ok(released)
     }
 
-    /// A message was put on a shelf, maybe behind the cursor (an empty delay, a clock set back).
+    /// A message was put on a shelf, maybe behind the cursor (an empty delay, a clock set back). Somebody may have taken it
+    /// there already.
     pub(super) fn offer(&self, place: Place) {
         let mut state = self.lock();
-        if place.shelf == Shelf::Retry && place.key <= state.retry {
+        let taken = || state.held.values().any(|(held, _)| *held == place);
+        if place.shelf == Shelf::Retry && place.key <= state.retry && !taken() {
             state.back.insert(place, false);
         }
     }

@@ -316,3 +316,19 @@ async fn one_publish_too_many_is_refused_at_once() {
     }
     bench.queue.ready().unwrap();
 }
+
+#[tokio::test]
+async fn what_somebody_took_already_is_not_offered_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let bench = open(directory.path()).await;
+    bench.publish(&["a1"]).await;
+    let consumer = bench.queue.consumer();
+    let first = consumer.receive(1).await.unwrap();
+    // Without a delay: it is due before the move has been told.
+    consumer.park(&first[0], Home::Retry(2)).await.unwrap();
+    let taken = consumer.receive(1).await.unwrap();
+    let place = bench.queue.inner.hands.place(taken[0].ticket).unwrap();
+    bench.queue.inner.hands.offer(place);
+    let again = bench.queue.inner.hands.take(&bench.queue.inner.shelves, 0, 1, u64::MAX).unwrap();
+    assert!(again.is_empty(), "{again:?}");
+}

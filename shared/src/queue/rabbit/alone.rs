@@ -14,8 +14,9 @@ use super::{HANDSHAKE, RESOURCE_LOCKED, code, unavailable};
 use crate::queue::{QueueError, topology};
 
 /// How long a worker waits at its start for the lock of one before it. When a process dies, its machine closes the
-/// connection at once and the broker needs a moment to notice; a machine that dies is noticed by the heartbeat, later.
-const GRACE: Duration = Duration::from_secs(10);
+/// connection at once and the broker needs a moment to notice; a machine that dies is noticed when two heartbeats, of 10 s
+/// each, are missing.
+const GRACE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(2);
 

@@ -79,10 +79,16 @@ impl RabbitConsumer {
         Self { hands, parking, tiers, inbox, task: Mutex::new(Some(task)), stop, _stop_on_drop }
     }
 
-    /// Returns when this consumer will never work: when the topology on the broker contradicts ours, the URL is none, or
-    /// it must be alone and is not.
-    /// `receive` answers the same error meanwhile.
+    /// Returns when this consumer will never work, or never park: when the topology on the broker contradicts ours, the URL
+    /// is none, or it must be alone and is not.
     pub async fn fatal(&self) -> QueueError {
+        tokio::select! {
+            error = self.never_consumes() => error,
+            error = self.parking.fatal() => error,
+        }
+    }
+
+    async fn never_consumes(&self) -> QueueError {
         let mut phase = self.inbox.phase.subscribe();
         let over = phase.wait_for(|phase| phase.end.as_ref().is_some_and(End::is_fatal)).await;
         match over.as_deref() {

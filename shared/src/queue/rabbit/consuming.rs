@@ -12,7 +12,7 @@ use futures_util::{
 use lapin::{
     Channel, Connection,
     message::Delivery as Arrival,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions, BasicRejectOptions},
     types::{FieldTable, ShortString},
 };
 use tokio::{sync::watch, time::timeout};
@@ -298,7 +298,10 @@ impl Consuming {
         }
         for delivery in behind {
             if goes_back(&delivery) {
-                self.give_back(channel, &delivery).await?;
+                // A reject and no nack: from RabbitMQ 4.3 on a nack is not counted, and this must not go on without end.
+                let back = BasicRejectOptions { requeue: true };
+                channel.basic_reject(delivery.delivery_tag, back).await.map_err(unavailable)?;
+                self.hands.pass(delivery.delivery_tag);
             } else {
                 self.arrive(delivery);
             }

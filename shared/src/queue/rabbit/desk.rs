@@ -5,7 +5,7 @@
 //! consumer whose window is full is cancelled, which leaves its letters in the reader's hands, and another one goes on.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
@@ -51,7 +51,7 @@ const COUNTS_FRAME_MAX: FrameSize = 8 * 1024;
 pub struct RabbitDeadLetters {
     broker: Broker,
     counter: Broker,
-    parking: OnceLock<Arc<RabbitPublisher>>,
+    parking: std::sync::Mutex<Option<Arc<RabbitPublisher>>>,
     connection: Mutex<Option<Arc<Connection>>>,
     shards: Mutex<Shards>,
 }
@@ -64,7 +64,7 @@ impl RabbitDeadLetters {
         let counter =
             Broker { url: url.clone(), settings: settings.clone(), role: "depths", frame_max: Some(COUNTS_FRAME_MAX) };
         let broker = Broker { url, settings, role: "desk", frame_max: None };
-        Self { broker, counter, parking: OnceLock::new(), connection: Mutex::default(), shards }
+        Self { broker, counter, parking: std::sync::Mutex::default(), connection: Mutex::default(), shards }
     }
 
     /// Closes the connections; a few seconds at most. A desk that is still open gives everything back.
@@ -72,16 +72,22 @@ impl RabbitDeadLetters {
         if let Some(connection) = self.connection.lock().await.take() {
             part(&connection).await;
         }
-        if let Some(parking) = self.parking.get() {
+        let parking = self.parking.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(parking) = parking {
             parking.close().await;
         }
     }
 
-    /// What replays are published with.
-    fn parking(&self) -> &Arc<RabbitPublisher> {
+    /// What replays are published with. One that found a queue which contradicts ours is of no use any more, but the queue
+    /// may have been put right since.
+    fn parking(&self) -> Arc<RabbitPublisher> {
+        let mut kept = self.parking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(parking) = kept.as_ref().filter(|parking| !parking.is_over()) {
+            return Arc::clone(parking);
+        }
         let Broker { url, settings, .. } = &self.broker;
-        let start = || RabbitPublisher::start_as(url.clone(), settings.clone(), "desk parking", None);
-        self.parking.get_or_init(|| Arc::new(start()))
+        let parking = RabbitPublisher::start_as(url.clone(), settings.clone(), "desk parking", None);
+        Arc::clone(kept.insert(Arc::new(parking)))
     }
 
     /// A connection that lives, with the topology on it.
@@ -132,10 +138,11 @@ impl RabbitDeadLetters {
 #[async_trait]
 impl DeadLetters for RabbitDeadLetters {
     async fn open(&self) -> Result<Box<dyn Desk>, QueueError> {
-        self.parking().connected_within(PATIENCE).await?;
+        let parking = self.parking();
+        parking.connected_within(PATIENCE).await?;
         // A connection for each reader, because the lock belongs to a connection.
         let connection = self.broker.connect().await?;
-        let hands = Hands::new(Arc::clone(self.parking()), self.broker.settings.clone());
+        let hands = Hands::new(parking, self.broker.settings.clone());
         let opening = RabbitDesk::open(connection, hands);
         match timeout(PATIENCE, opening).await.map_err(unavailable)? {
             Ok(desk) => Ok(Box::new(desk)),
@@ -282,8 +289,12 @@ impl Desk for RabbitDesk {
 
 #[async_trait]
 impl Settle for RabbitDesk {
+    /// A person is told that the letter is gone, so the broker must have read the ack: it reads a channel in order, and
+    /// answers a question behind it.
     async fn ack(&self, tickets: &[Ticket]) -> Result<(), QueueError> {
-        self.hands.ack(tickets).await
+        self.hands.ack(tickets).await?;
+        let heard = timeout(LETTER, ready(&self.channel, topology::READER)).await.map_err(unavailable)?;
+        heard.map(drop).map_err(unavailable)
     }
 
     /// It stays in the reader's hands until the closing: given back at once, it would come again in this reading.

@@ -31,6 +31,9 @@ const CROWDED: usize = 32;
 /// from the whole connection.
 const FULL: u64 = 300;
 
+/// So many at a time a channel takes for certain.
+pub(super) const ROOM: usize = 200;
+
 struct Lane {
     queue: ShortString,
     channel: Channel,
@@ -88,7 +91,12 @@ impl<'c> Lanes<'c> {
 
     /// Sends these jobs to a queue as one message. Where it takes nothing at present, they are told so at once.
     pub(super) async fn publish(&mut self, queue: ShortString, jobs: Vec<Job>, now: Instant) -> Result<(), QueueError> {
-        self.open(&queue).await?;
+        let opened = self.open(&queue).await;
+        if opened.is_err() && self.connection.status().blocked() {
+            jobs.into_iter().for_each(|job| job.answer.send(Err(PublishError::Blocked)).unwrap_or_default());
+            return Ok(());
+        }
+        opened?;
         let open = self.lanes.iter().position(|lane| !lane.retired && lane.queue == queue).expect("it was opened");
         if let Some(why) = self.refuses(&self.lanes[open], now) {
             jobs.into_iter().for_each(|job| job.answer.send(Err(why)).unwrap_or_default());

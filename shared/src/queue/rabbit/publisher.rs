@@ -127,6 +127,11 @@ impl RabbitPublisher {
         }
     }
 
+    /// Whether it will never work any more.
+    pub(super) fn is_over(&self) -> bool {
+        matches!(*self.link.borrow(), Link::Over(_))
+    }
+
     /// Returns when this publisher will never work: when the topology on the broker contradicts ours, or the URL is none.
     /// `publish` answers [`PublishError::NotConnected`] meanwhile.
     pub async fn fatal(&self) -> QueueError {
@@ -189,7 +194,8 @@ struct Publishing {
 impl Session for Publishing {
     async fn run(&mut self, connection: Connection) -> Option<End> {
         let mut lanes = Lanes::new(&connection, self.role);
-        if lanes.open(&self.shards[0]).await.is_ok() {
+        // All at once: where the broker blocks the connection, it opens none later.
+        if self.open(&mut lanes).await.is_ok() {
             let (jobs, inbox) = mpsc::channel(self.in_flight);
             self.link.send_replace(Link::Up { jobs, status: connection.status().clone() });
             if let Err(error) = self.publish(&connection, inbox, &mut lanes).await {
@@ -204,6 +210,13 @@ impl Session for Publishing {
 }
 
 impl Publishing {
+    async fn open(&self, lanes: &mut Lanes<'_>) -> Result<(), QueueError> {
+        for shard in &self.shards {
+            lanes.open(shard).await?;
+        }
+        Ok(())
+    }
+
     async fn publish(
         &self,
         connection: &Connection,
@@ -237,7 +250,8 @@ impl Publishing {
                     }
                 }
                 Some(outcome) = repairs.next() => {
-                    if !matches!(outcome, Ok(Ok(()))) {
+                    // What a blocked connection does not answer, another one would not either.
+                    if !matches!(outcome, Ok(Ok(()))) && !connection.status().blocked() {
                         // Connecting anew declares again, and says what is wrong.
                         return Ok(());
                     }

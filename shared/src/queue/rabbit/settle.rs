@@ -5,9 +5,9 @@
 //! its remaining old deliveries would be cut off again and again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Waker},
@@ -19,9 +19,9 @@ use lapin::{
     Channel,
     options::{BasicAckOptions, BasicNackOptions},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
-use super::{RabbitPublisher, unavailable};
+use super::{RabbitPublisher, lanes, unavailable};
 use crate::{
     envelope::Message,
     queue::{Delivery, Home, PUBLISH_BUDGET, QueueError, QueueSettings, Settle, Ticket, topology},
@@ -40,6 +40,8 @@ pub(super) struct Hands {
     answered: Arc<Notify>,
     publisher: Arc<RabbitPublisher>,
     settings: QueueSettings,
+    /// How many may be on their way to each queue.
+    room: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
 }
 
 #[derive(Default)]
@@ -60,6 +62,8 @@ struct Parts {
     all: u64,
     /// Those that have no answer yet.
     open: u64,
+    /// Those of them that were handled and wait until they are parked.
+    parked: u64,
     /// One of them could only go back with the others.
     back: bool,
 }
@@ -67,7 +71,7 @@ struct Parts {
 impl Parts {
     fn new(count: usize) -> Self {
         let all = u64::MAX >> u64::BITS.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
-        Self { all, open: all, back: false }
+        Self { all, open: all, parked: 0, back: false }
     }
 
     fn has(&self, part: u8) -> bool {
@@ -81,7 +85,7 @@ fn bit(part: u8) -> u64 {
 
 impl Hands {
     pub(super) fn new(publisher: Arc<RabbitPublisher>, settings: QueueSettings) -> Self {
-        Self { held: Arc::default(), answered: Arc::default(), publisher, settings }
+        Self { held: Arc::default(), answered: Arc::default(), publisher, settings, room: Arc::default() }
     }
 
     /// From now on deliveries come over this channel.
@@ -139,8 +143,14 @@ impl Hands {
         self.held().tags.range(tag..).count()
     }
 
-    /// Publishes a message to a queue; when this returns, it is there for certain.
+    /// Publishes a message to a queue; when this returns, it is there for certain. Waits while as many are on their way
+    /// there as the queue's channel takes: nobody out there is in a hurry.
     pub(super) async fn publish(&self, queue: &str, message: Message) -> Result<(), QueueError> {
+        let room = {
+            let mut rooms = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(rooms.entry(queue.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(lanes::ROOM))))
+        };
+        let _permit = room.acquire().await.map_err(unavailable)?;
         self.publisher.connected_within(PUBLISH_BUDGET).await?;
         Ok(self.publisher.publish_to(queue, message).await?)
     }
@@ -158,16 +168,27 @@ impl Hands {
         }
     }
 
-    /// Returns when every delivery has its answer.
+    /// Returns when nothing is being handled: every delivery has its answer, or waits until its next home takes it. That may
+    /// be long, and no process dies of it.
     pub(super) async fn empty(&self) {
         loop {
             // Made before the look, so that no answer falls between the two.
             let answered = self.answered.notified();
-            if self.held().tags.is_empty() {
+            if self.held().tags.values().all(|parts| parts.open & !parts.parked == 0) {
                 return;
             }
             answered.await;
         }
+    }
+
+    /// Whether it can still be answered; from now on it is handled.
+    fn begin_to_park(&self, ticket: Ticket) -> bool {
+        let holds = self.holds(ticket);
+        if let Some(parts) = self.held().tags.get_mut(&ticket.tag).filter(|_| holds) {
+            parts.parked |= bit(ticket.part);
+        }
+        self.answered.notify_waiters();
+        holds
     }
 
     fn holds(&self, ticket: Ticket) -> bool {
@@ -176,7 +197,7 @@ impl Hands {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -296,7 +317,7 @@ impl Settle for Hands {
 
     async fn park(&self, delivery: &Delivery, home: Home) -> Result<(), QueueError> {
         // The broker delivers a stale one again, so publishing it would only make a second copy.
-        if !self.holds(delivery.ticket) {
+        if !self.begin_to_park(delivery.ticket) {
             return Ok(());
         }
         let key = match home {
@@ -315,7 +336,32 @@ impl Settle for Hands {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[tokio::test]
+    async fn what_waits_to_be_parked_is_not_being_handled() {
+        let settings = QueueSettings {
+            prefetch: 8,
+            in_flight: 8,
+            retry_delays: vec![Duration::from_secs(5)],
+            shards: 1,
+            taken_shards: Vec::new(),
+        };
+        let publisher = RabbitPublisher::start("amqp://127.0.0.1:1".to_owned().into(), settings.clone());
+        let hands = Hands::new(Arc::new(publisher), settings);
+        let tickets: Vec<_> = hands.hold(1, 2).collect();
+        assert!(hands.begin_to_park(tickets[0]));
+        assert!(hands.empty().now_or_never().is_none(), "its neighbour is handled");
+        assert!(hands.begin_to_park(tickets[1]));
+        assert!(hands.empty().now_or_never().is_some());
+        assert_eq!(hands.count(), 1, "the broker has no answer");
+        let next = hands.hold_one(2);
+        assert!(hands.empty().now_or_never().is_none());
+        assert!(hands.begin_to_park(next));
+        assert!(hands.empty().now_or_never().is_some());
+    }
 
     #[test]
     fn an_ack_of_many_covers_nothing_that_is_not_to_be_acked() {

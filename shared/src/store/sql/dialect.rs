@@ -21,6 +21,9 @@ pub trait Dialect: Database<Connection: Migrate> {
     /// Prepares a new connection: isolation, and an end to every wait.
     async fn prepare(connection: &mut Self::Connection) -> sqlx::Result<()>;
 
+    /// What of the server's settings lets it forget a commit that it told, where no session can change that.
+    async fn forgetful(connection: &mut Self::Connection) -> sqlx::Result<Option<&'static str>>;
+
     /// Waits until nobody else changes the schema, and keeps others from it until the connection ends.
     async fn lock_schema(connection: &mut Self::Connection) -> sqlx::Result<()>;
 

@@ -55,11 +55,13 @@ fn postgres_is_away(code: &str) -> bool {
         "58", // the system around it
         "XX", // internal
     ];
-    const CODES: [&str; 7] = [
+    const CODES: [&str; 9] = [
         "57P01", // shut down
         "57P02", // crashed
         "57P03", // starting
+        "57P04", // the database was dropped
         "57P05", // idle for too long
+        "55000", // it lets nobody in
         "25006", // read-only: a standby
         "42501", // not allowed to use a table
         "42P01", // a table is gone
@@ -68,15 +70,16 @@ fn postgres_is_away(code: &str) -> bool {
 }
 
 fn mysql_is_away(number: u16) -> bool {
-    const NUMBERS: [u16; 22] = [
+    const NUMBERS: [u16; 28] = [
         1021, 1114, // out of disk
         1037, 1041, // out of memory
         1040, 1203, 1226, // out of connections
-        1044, 1045, 1142, // not allowed
+        1044, 1045, 1142, 1698, 1820, 1862, 4151, // not allowed
+        1047, // a member of a cluster that is not ready
         1049, 1146, // a database or table is gone
         1053, 1077, 1079, // shut down
         1129, 1130, // this host is not let in
-        1290, 1792, 1836, // read-only: a replica
+        1036, 1290, 1792, 1836, // read-only: a replica
         1927, 3169, // the connection was killed
     ];
     NUMBERS.contains(&number)

@@ -85,6 +85,12 @@ impl Dialect for MySql {
         sqlx::raw_sql(session).execute(connection).await.map(drop)
     }
 
+    async fn forgetful(connection: &mut MySqlConnection) -> sqlx::Result<Option<&'static str>> {
+        let setting = "select cast(@@innodb_flush_log_at_trx_commit as signed)";
+        let flush: i64 = sqlx::query_scalar(setting).fetch_one(connection).await?;
+        Ok((flush != 1).then_some("innodb_flush_log_at_trx_commit"))
+    }
+
     async fn lock_schema(connection: &mut MySqlConnection) -> sqlx::Result<()> {
         // sqlx's own lock waits -1 seconds, which MariaDB takes for no wait at all. A lock's name has 64 characters.
         let lock = "select get_lock(concat('wxpay ', md5(database())), 60)";

@@ -130,8 +130,15 @@ impl Dialect for Postgres {
             set default_transaction_isolation = 'read committed';
             set lock_timeout = '3s';
             set statement_timeout = '5s';
-            set idle_in_transaction_session_timeout = '30s'";
+            set idle_in_transaction_session_timeout = '30s';
+            -- Without it a commit is told before it is on disk. What waits for standbys as well stays as it is.
+            select set_config('synchronous_commit', 'on', false) where current_setting('synchronous_commit') = 'off'";
         sqlx::raw_sql(session).execute(connection).await.map(drop)
+    }
+
+    async fn forgetful(connection: &mut PgConnection) -> sqlx::Result<Option<&'static str>> {
+        let fsync: String = sqlx::query_scalar("select current_setting('fsync')").fetch_one(connection).await?;
+        Ok((fsync != "on").then_some("fsync"))
     }
 
     async fn lock_schema(connection: &mut PgConnection) -> sqlx::Result<()> {
