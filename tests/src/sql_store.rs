@@ -209,35 +209,32 @@ async fn a_server_that_comes_late_is_looked_at(kind: Kind) {
     store.ping().await.unwrap();
 }
 
+/// Of one event: a batch that failed is tried one by one, which would hide that nothing is tried again.
 async fn a_deadlock_is_tried_again(kind: Kind) {
     let url = fresh_schema(kind).await;
     let store = open_store(&url).await.unwrap();
-    register(&*store, &["A", "B"]).await;
+    register(&*store, &["A"]).await;
     let mut other = Session::connect(&url).await.unwrap();
-    // The server undoes whoever has written less.
-    let write =
-        "insert into wxpay_points_accounts values ('shop', 'x', 0, 0), ('shop', 'y', 0, 0), ('shop', 'z', 0, 0)";
-    let lock = |number| format!("select merchant from wxpay_orders where out_trade_no = '{number}' for update");
-    other.run(&format!("begin; {write}; {}", lock("B"))).await.unwrap();
+    if kind == Kind::Postgres {
+        // PostgreSQL gives up who looks for the deadlock first; the store's session looks after a second.
+        other.run("set deadlock_timeout = '60s'").await.unwrap();
+    }
+    // MariaDB gives up who has written less.
+    let accounts =
+        "insert into wxpay_points_accounts values ('shop', 'user', 0, 0), ('shop', 'x', 0, 0), ('shop', 'y', 0, 0)";
+    other.run(&format!("begin; {accounts}")).await.unwrap();
 
-    let direct = {
+    let worker = {
         let store = Arc::clone(&store);
-        tokio::spawn(async move { store.apply(&[paid("A", "T1"), paid("B", "T2")]).await })
+        tokio::spawn(async move { apply::apply(&*store, &[paid("A", "T1")]).await })
     };
     waits_for_a_lock(kind, &url).await;
-    other.run(&lock("A")).await.unwrap();
-    let error = direct.await.unwrap().unwrap_err();
-    assert!(matches!(error, StoreError::Transient(_)), "{error:?}");
-
-    let step = {
-        let store = Arc::clone(&store);
-        tokio::spawn(async move { apply::apply(&*store, &[paid("A", "T1"), paid("B", "T2")]).await })
-    };
-    waits_for_a_lock(kind, &url).await;
+    let lock = "select merchant from wxpay_orders where out_trade_no = 'A' for update";
+    other.run(lock).await.expect("it is the store's session that is given up");
     other.run("rollback").await.unwrap();
-    let answers = step.await.unwrap().unwrap();
-    assert_eq!(answers.iter().map(|answer| outcome(answer.as_ref().unwrap())).collect::<Vec<_>>(), ["fresh +1999"; 2]);
-    assert_eq!(audit(&*store, "user").await.0, 2 * 1_999);
+    let answers = worker.await.unwrap().unwrap();
+    assert_eq!(answers.iter().map(|answer| outcome(answer.as_ref().unwrap())).collect::<Vec<_>>(), ["fresh +1999"]);
+    assert_eq!(audit(&*store, "user").await.0, 1_999);
 }
 
 /// Waits until some session of this database waits for a row.
