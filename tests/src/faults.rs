@@ -39,12 +39,3 @@ fn a_seed_is_a_schedule() {
     let all = Fault::all(POSTGRES);
     assert!(all.iter().all(|fault| schedule(7)[..all.len()].contains(fault)), "each kind comes before any comes again");
 }
-
-/// Its neighbours are no dead letters: the audit knows how each of them must end.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_ends_its_worker_each_time() {
-    tokio::join!(
-        survives(POSTGRES, Own::NOTHING, &[Fault::MessageThatKills]),
-        survives(POSTGRES, Own::NOTHING, &[Fault::NotificationThatKills])
-    );
-}
