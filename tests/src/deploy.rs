@@ -11,7 +11,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use wxpay_shared::config::{Config, ENV_PREFIX};
+use wxpay_shared::config::Config;
 
 use crate::harness::pair::{V2_KEY, binary};
 
@@ -47,11 +47,6 @@ fn with_secrets_in(directory: &Path, mount: &str, mounted: &[String], environmen
         (name.clone(), directory.join(secret).display().to_string())
     };
     environment.iter().map(local).collect()
-}
-
-/// The settings whose values are paths of secrets.
-fn secret_files(environment: &Environment) -> impl Iterator<Item = (&String, &String)> {
-    environment.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX) && name.ends_with("_FILE"))
 }
 
 /// A merchant's key, and what the script makes beside it.
