@@ -146,7 +146,6 @@ async fn what_is_not_wanted_keeps_its_time_and_its_place(home: impl Home) {
     for _ in 0..22 {
         assert_eq!(consumer.release(Arc::new(|_| false)).await.unwrap(), 0);
     }
-    assert!(timeout(Duration::ZERO, consumer.receive(1)).await.is_err() || started.elapsed() >= LATER);
     let mut back = Vec::new();
     while back.len() < parked.len() {
         let deliveries = take(&*consumer, 1).await;
