@@ -99,7 +99,7 @@ async fn a_worker_that_lost_the_lock_takes_nothing_until_it_has_it_again() {
         wxpay_shared::queue::Publisher::publish(&publisher, message(1)).await.is_ok()
     })
     .await;
-    // Longer than a second worker would be patient at its start, and what must not happen has no event to wait for.
+    // What must not happen has no event to wait for.
     assert!(timeout(SHORT, worker.receive(1)).await.is_err() && !worker.connected());
     other.close(200, "OK".into()).await.unwrap();
     assert_eq!(take(&worker, 1).await[0].message, message(1));
