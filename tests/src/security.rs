@@ -6,6 +6,7 @@ use std::{
     fs,
 };
 
+use reqwest::header;
 use toml::{Table, Value};
 
 use crate::{
@@ -98,7 +99,11 @@ fn every_dependency_has_its_reason() {
     assert_eq!(read("docs/dependencies.md"), document, "UPDATE_DOCS=1 cargo test -p wxpay-tests -- every_dependency");
 }
 
-/// The pair with a database and a collector that is away, saying everything that it can.
+const TOKEN: &str = "an admin token that nobody may see";
+const WRONG_TOKEN: &str = "what somebody took for the token";
+
+/// The pair with an admin token, a database and a collector that is away, saying everything that it can. Whatever it is
+/// asked comes with the token.
 async fn talkative(url: &str) -> Pair {
     let mut pair = Pair::prepare(url);
     let store = fresh_schema(Kind::Postgres).await;
@@ -112,6 +117,10 @@ async fn talkative(url: &str) -> Pair {
         ("OTEL_EXPORTER_OTLP_HEADERS".to_owned(), "authorization=key-of-the-collector".to_owned()),
         ("OTEL_BSP_SCHEDULE_DELAY".to_owned(), "50".to_owned()),
     ];
+    pair.set_admin_token(TOKEN);
+    let bearer = header::HeaderValue::from_str(&format!("Bearer {TOKEN}")).unwrap();
+    let headers = header::HeaderMap::from_iter([(header::AUTHORIZATION, bearer)]);
+    pair.client = reqwest::Client::builder().default_headers(headers).build().unwrap();
     pair.start_ingress();
     pair.start_worker();
     pair.ready().await;
@@ -122,7 +131,6 @@ async fn talkative(url: &str) -> Pair {
 /// notification that becomes a dead letter and is replayed.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_secret_is_in_the_logs_at_any_level() {
-    const TOKEN: &str = "an admin token that nobody may see";
     let (node, host) = rabbitmq::fresh_host().await;
     let pair = talkative(&node.url(&host)).await;
     pair.register("shop", "LOG1", 1_000, "user-that-is-a-person").await;
@@ -135,7 +143,7 @@ async fn nothing_secret_is_in_the_logs_at_any_level() {
     }
     let v3 =
         wechat::v3(&wechat::public_key(), API_V3_KEY, "TRANSACTION.SUCCESS", 1, &wechat::transaction("LOG1", 1_000));
-    let request = pair.client.post(pair.notify_url("shop").replace("/v2/", "/v3/")).bearer_auth(TOKEN);
+    let request = pair.client.post(pair.notify_url("shop").replace("/v2/", "/v3/"));
     let request =
         v3.headers.iter().fold(request.body(v3.body.clone()), |request, (name, value)| request.header(*name, value));
     assert_eq!(request.send().await.unwrap().status(), 204);
@@ -144,7 +152,10 @@ async fn nothing_secret_is_in_the_logs_at_any_level() {
         .client
         .post(pair.admin_url("/dead-letters/replay"))
         .json(&serde_json::json!({ "select": { "all": true } }));
-    assert!(replay.bearer_auth(TOKEN).send().await.unwrap().status().is_success());
+    assert!(replay.send().await.unwrap().status().is_success());
+    let guess = pair.client.get(pair.admin_url("/dead-letters")).bearer_auth(WRONG_TOKEN);
+    assert_eq!(guess.send().await.unwrap().status(), 401);
+    assert!(pair.log("wxpay-worker").contains("a wrong admin token"), "tokens are compared");
     let order = pair.order("shop", "LOG1").await;
     assert_eq!((order.payments.len(), order.refunds.len()), (2, 1));
 
@@ -152,7 +163,7 @@ async fn nothing_secret_is_in_the_logs_at_any_level() {
         let after = body.split(&format!("<{name}><![CDATA[")).nth(1).unwrap_or_else(|| panic!("{body} has no {name}"));
         after.split("]]>").next().unwrap().to_owned()
     };
-    let header = |name: &str| v3.headers.iter().find(|(known, _)| *known == name).unwrap().1.clone();
+    let signed = |name: &str| v3.headers.iter().find(|(known, _)| *known == name).unwrap().1.clone();
     let ciphertext: serde_json::Value = serde_json::from_str(&v3.body).unwrap();
     let secrets = [
         ("v2 key", V2_KEY.to_owned()),
@@ -160,6 +171,7 @@ async fn nothing_secret_is_in_the_logs_at_any_level() {
         ("seal key", "a seal key for tests".to_owned()),
         ("previous seal key", "the previous seal key for tests".to_owned()),
         ("token", TOKEN.to_owned()),
+        ("wrong token", WRONG_TOKEN.to_owned()),
         ("collector's key", "key-of-the-collector".to_owned()),
         ("openid", element(&payment, "openid")),
         ("user", "user-that-is-a-person".to_owned()),
@@ -167,7 +179,7 @@ async fn nothing_secret_is_in_the_logs_at_any_level() {
         ("forged body", "<bank_type>".to_owned()),
         ("nonce", "nonce-of-the-payment".to_owned()),
         ("refund's content", element(&refund, "req_info")[..40].to_owned()),
-        ("v3 signature", header("Wechatpay-Signature")),
+        ("v3 signature", signed("Wechatpay-Signature")),
         ("v3 content", ciphertext["resource"]["ciphertext"].as_str().unwrap()[..40].to_owned()),
     ];
     let logs: Vec<_> = ["wxpay-ingress", "wxpay-worker"].map(|program| (program, pair.log(program))).into();
