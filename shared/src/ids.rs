@@ -220,6 +220,7 @@ mod tests {
         let early = NotificationId::new(jiff::Timestamp::from_second(1_000).unwrap());
         let late = NotificationId::new(jiff::Timestamp::from_second(2_000).unwrap());
         assert!(early < late);
+        assert_ne!(early, NotificationId::new(jiff::Timestamp::from_second(1_000).unwrap()));
         assert_eq!(NotificationId::parse(early.as_str()).unwrap(), early);
     }
 }

@@ -157,14 +157,15 @@ async fn a_connection_that_says_nothing_is_closed() {
     pair.ready().await;
     let silent = [pair.notify_url("shop"), pair.ops_url("/"), pair.admin_url("/")].map(async |url: String| {
         let port = url.parse::<reqwest::Url>().unwrap().port().unwrap();
-        let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         let began = Instant::now();
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         connection.write_all(b"POST /v2/shop HTTP/1.1\r\nHost:").await.unwrap();
         connection.read_to_end(&mut Vec::new()).await.unwrap_or_default();
         began.elapsed()
     });
     for took in futures_util::future::join_all(silent).await {
-        assert!(took < HEADER_BUDGET + Duration::from_secs(5), "{took:?}");
+        let allowed = HEADER_BUDGET..HEADER_BUDGET + Duration::from_secs(5);
+        assert!(allowed.contains(&took), "{took:?}");
     }
 }
 

@@ -22,7 +22,7 @@ async fn a_closed_database_opens_again_at_once_with_everything_in_it() {
 }
 
 #[tokio::test]
-async fn many_waiters_share_flushes_and_all_return() {
+async fn many_waiters_share_a_flush_and_all_return() {
     let directory = tempfile::tempdir().unwrap();
     let disk = open(directory.path()).await;
     let tree = disk.tree("t").unwrap();
@@ -30,10 +30,19 @@ async fn many_waiters_share_flushes_and_all_return() {
         let tree = tree.clone();
         disk.commit(move || tree.insert(n.to_be_bytes(), "x").map(|_| ()))
     });
-    for commit in futures_util::future::join_all(commits).await {
+    let (go, gate) = mpsc::channel();
+    let before = disk.syncs();
+    let (held, committed, ()) = tokio::join!(
+        disk.look(move || gate.recv().unwrap()),
+        futures_util::future::join_all(commits),
+        // By now they all wait for the thread.
+        async { go.send(()).unwrap() },
+    );
+    held.unwrap();
+    for commit in committed {
         commit.unwrap().unwrap();
     }
-    assert_eq!(tree.len(), 500);
+    assert_eq!((tree.len(), disk.syncs()), (500, before + 1));
 }
 
 #[tokio::test]

@@ -85,7 +85,10 @@ async fn what_can_only_go_back_with_its_neighbours_does() {
 async fn a_bundle_that_cannot_be_taken_apart_is_handled_as_it_is() {
     let home = Refusing::open().await;
     home.broker.publish_at_once(0..3).await;
-    while take(&home.broker.consumer(), 3).await[0].returned < topology::RETURNED_OFTEN - 1 {}
+    wait_until("it was returned often enough", PATIENCE, async || {
+        take(&home.broker.consumer(), 3).await[0].returned >= topology::RETURNED_OFTEN - 1
+    })
+    .await;
     home.publish_alone(topology::NOTIFY, 100..104).await;
     home.refuse(topology::NOTIFY).await;
     let consumer = home.broker.consumer();
@@ -105,9 +108,12 @@ async fn a_dead_bundle_that_cannot_be_taken_apart_stays_one() {
     // More than the desk has in its hands at a time, so that some are left in the queue.
     home.publish_alone(topology::DEAD, 100..1_110).await;
     home.refuse(topology::DEAD).await;
-    let mut desk = home.broker.letters().open().await.unwrap();
+    let letters = home.broker.letters();
+    let before = letters.depths().await.unwrap().dead;
+    let mut desk = letters.open().await.unwrap();
     assert!(desk.next().await.is_err());
     desk.close().await;
+    wait_until("as many messages as before", PATIENCE, async || letters.depths().await.unwrap().dead == before).await;
     home.take_again(topology::DEAD).await;
     let mut desk = home.broker.letters().open().await.unwrap();
     let found = read(&mut *desk).await;
