@@ -114,10 +114,21 @@ async fn prepare(url: &str) -> (Collector, Pair) {
     (collector, pair)
 }
 
+/// A trace that whoever sends a notification claims to be in.
+const OF_THE_SENDER: [u8; 16] = 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c_u128.to_be_bytes();
+
+/// A notification, with the sender's trace in a header.
+async fn traced_by_its_sender(pair: &Pair, notice: String) -> String {
+    let trace = u128::from_be_bytes(OF_THE_SENDER);
+    let request = pair.client.post(pair.notify_url("shop"));
+    let request = request.header("traceparent", format!("00-{trace:032x}-b7ad6b7169203331-01"));
+    request.body(notice).send().await.unwrap().text().await.unwrap()
+}
+
 /// The services are those of ingress and of the worker.
 async fn story(collector: &Collector, pair: &Pair, services: [&str; 2]) {
     // Nobody has registered the order, so the worker tries again, and applies it when it is there.
-    assert!(pair.post("shop", Notice::new("TRACED1", 1_000).xml("n")).await.1.contains("SUCCESS"));
+    assert!(traced_by_its_sender(pair, Notice::new("TRACED1", 1_000).xml("n")).await.contains("SUCCESS"));
     let first = collector.wait_for_request("accepted", &[]).await;
     wait_until("it was tried once", DEADLINE, async || collector.outcomes(&first).contains(&"retry".to_owned())).await;
     pair.register("shop", "TRACED1", 1_000, "buyer-alice").await;
@@ -142,6 +153,8 @@ async fn story(collector: &Collector, pair: &Pair, services: [&str; 2]) {
     );
     let forged = collector.wait_for_request("bad_signature", &[]).await;
     assert_eq!(collector.of(&forged).len(), 1);
+
+    assert!(collector.of(&OF_THE_SENDER).is_empty(), "whoever sends begins no trace of ours");
 
     let secrets = [V2_KEY, API_V3_KEY, SEAL_KEY, "oTESTpayer0001", "buyer-alice", "TRACED1", MCH_ID, "<xml>"];
     for post in collector.posts.lock().unwrap().iter() {
