@@ -23,6 +23,8 @@ pub(crate) struct Vector {
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) ingress: String,
+    /// The first check that fails.
+    pub(crate) reason: String,
     pub(crate) worker: Option<String>,
 }
 

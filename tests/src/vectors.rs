@@ -97,7 +97,9 @@ async fn no_refused_or_unusable_payment_vector_ever_changes_an_order() {
     let mut accepted = 0;
     for vector in &others {
         let (status, reply) = pair.post(vector.merchant(), vector.bytes()).await;
-        assert_ne!(status, 500, "{}", vector.id);
+        // v2 looks at the XML alone, so only what was not read to its end has another status.
+        let expected = if vector.reason == "body_too_large" { 413 } else { 200 };
+        assert_eq!(status, expected, "{}", vector.id);
         if vector.ingress == "either" && reply == SUCCESS {
             accepted += 1;
         } else {
