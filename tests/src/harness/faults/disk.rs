@@ -1,8 +1,6 @@
 //! What happens to a sled directory: deleted, cut short, no room.
 
-use std::{fs, time::Duration};
-
-use tokio::time::sleep;
+use std::fs;
 
 use crate::harness::{
     pair::DEADLINE,
@@ -13,8 +11,6 @@ use crate::harness::{
 
 /// Room that a full disk still has.
 const ROOM: u64 = 100_000;
-/// How long a worker that does not need its sled works without room.
-const SPELL: Duration = Duration::from_secs(3);
 
 impl Rig {
     /// While the worker has it open, and then it dies.
@@ -47,30 +43,26 @@ impl Rig {
     /// its records elsewhere goes on.
     pub(super) async fn disk_full(&mut self) {
         let length = fs::metadata(self.workers[0].data.join("db")).expect("sled's file").len();
-        let limit = Some(length + ROOM);
         match self.home {
             Home::Together => {
                 self.kill_ingress();
-                self.start_ingress_with_room(limit);
+                self.start_ingress_with_room(Some(length + ROOM));
             }
-            Home::Sql(_) | Home::Sled => {
+            Home::Sled => {
                 self.kill_worker(0);
-                self.start_worker_with_room(0, limit);
+                self.start_worker_with_room(0, Some(length + ROOM));
+            }
+            Home::Sql(_) => {
+                self.kill_worker(0);
+                // What is written there is little: a segment that became free would take it for long.
+                fs::remove_dir_all(&self.workers[0].data).expect("the directory is there");
+                self.start_worker_with_room(0, Some(ROOM));
             }
         }
-        if matches!(self.home, Home::Sql(_)) {
-            sleep(SPELL).await;
-        } else {
-            let program = if self.home == Home::Together { &self.ingress } else { &self.workers[0].server };
-            let ended = async || {
-                let runs = program.as_ref().is_some_and(Server::runs);
-                if runs {
-                    // Only new orders need more room for certain: sled may have segments that became free.
-                    self.register_while_taken().await;
-                }
-                !runs
-            };
-            wait_until("the program ends for want of room", DEADLINE * 2, ended).await;
+        match self.home {
+            Home::Sql(_) => self.goes_on_without_room().await,
+            Home::Sled => self.ends_for_want_of_room(self.workers[0].server.as_ref()).await,
+            Home::Together => self.ends_for_want_of_room(self.ingress.as_ref()).await,
         }
         match self.home {
             Home::Together => {
@@ -82,5 +74,29 @@ impl Rig {
                 self.start_worker(0);
             }
         }
+    }
+
+    async fn goes_on_without_room(&self) {
+        wait_until("the worker has no room any more", DEADLINE * 2, async || {
+            // Only facts that are new are written.
+            self.register_ahead().await;
+            let said = fs::read_to_string(self.worker_log(0)).expect("the worker has a log");
+            said.contains("the record of settled events is not usable")
+        })
+        .await;
+        self.recovered().await;
+        assert!(self.workers[0].server.as_ref().is_some_and(Server::runs), "the worker ended, and needs no room");
+    }
+
+    async fn ends_for_want_of_room(&self, program: Option<&Server>) {
+        let ended = async || {
+            let runs = program.is_some_and(Server::runs);
+            if runs {
+                // Only new orders need more room for certain: sled may have segments that became free.
+                self.register_while_taken().await;
+            }
+            !runs
+        };
+        wait_until("the program ends for want of room", DEADLINE * 2, ended).await;
     }
 }
