@@ -5,17 +5,22 @@
 //! touches several.
 
 use std::{
-    sync::{LazyLock, OnceLock},
+    collections::BTreeSet,
+    sync::{
+        LazyLock, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use jiff::Timestamp;
-use metrics::{Histogram, Label, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{Counter, Histogram, Label, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::{admin::ReplayOutcome, envelope::Api, merchant::Merchants, queue::Depths, reason::Reason};
 
 pub mod list;
+mod zero;
 
 use list::Kind;
 
@@ -23,6 +28,8 @@ use list::Kind;
 const UPKEEP: Duration = Duration::from_secs(5);
 
 static PAGE: OnceLock<PrometheusHandle> = OnceLock::new();
+/// Whether this program takes notifications. Where a page counts them, its reader knows by that that ingress is in it.
+static IS_INGRESS: AtomicBool = AtomicBool::new(false);
 
 /// Starts counting. Later calls change nothing.
 pub fn init() {
@@ -48,6 +55,7 @@ pub fn init() {
             }
         }
         gauge!(list::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+        zero::program();
         handle
     });
 }
@@ -72,13 +80,17 @@ pub fn page() -> String {
 /// A request on a notify route was answered: `result` is `accepted` or the refusal's code; `kind` what it told of, as
 /// far as that is known.
 pub fn notification(merchant: &str, api: Api, kind: &'static str, result: &'static str) {
+    notifications(merchant, api, kind, result).increment(1);
+}
+
+fn notifications(merchant: &str, api: Api, kind: &'static str, result: &'static str) -> Counter {
     let labels = vec![
         Label::new("merchant", merchant.to_owned()),
         Label::from_static_parts("api", api.code()),
         Label::from_static_parts("kind", kind),
         Label::from_static_parts("result", result),
     ];
-    counter!(list::NOTIFICATIONS.name, labels).increment(1);
+    counter!(list::NOTIFICATIONS.name, labels)
 }
 
 /// A request on a notify route was answered after this time.
@@ -99,7 +111,11 @@ pub fn confirmed(after: Duration) {
 
 /// A delivery ended: `reason` is the dead letter's, empty for other outcomes.
 pub fn delivery(outcome: &'static str, reason: &'static str) {
-    counter!(list::DELIVERIES.name, "outcome" => outcome, "reason" => reason).increment(1);
+    deliveries(outcome, reason).increment(1);
+}
+
+fn deliveries(outcome: &'static str, reason: &'static str) -> Counter {
+    counter!(list::DELIVERIES.name, "outcome" => outcome, "reason" => reason)
 }
 
 /// A notification took effect this long after ingress had accepted it.
@@ -132,7 +148,11 @@ pub fn ignored(kind: &str) {
 
 /// A dead letter of this reason was replayed, and this came of it.
 pub fn replayed(reason: Reason, outcome: ReplayOutcome) {
-    counter!(list::REPLAYED.name, "outcome" => outcome.code(), "reason" => reason.code()).increment(1);
+    replays(reason, outcome).increment(1);
+}
+
+fn replays(reason: Reason, outcome: ReplayOutcome) -> Counter {
+    counter!(list::REPLAYED.name, "outcome" => outcome.code(), "reason" => reason.code())
 }
 
 /// A dead letter of this reason was discarded.
@@ -143,11 +163,13 @@ pub fn discarded(reason: Reason) {
 /// Whether ingress is ready.
 pub fn ingress_ready(ready: bool) {
     gauge!(list::INGRESS_READY.name).set(u8::from(ready));
+    IS_INGRESS.store(true, Ordering::Relaxed);
 }
 
 /// Whether the worker is ready.
 pub fn worker_ready(ready: bool) {
     gauge!(list::WORKER_READY.name).set(u8::from(ready));
+    zero::worker();
 }
 
 /// Whether the worker takes deliveries: 0 while its store is away.
@@ -184,25 +206,85 @@ pub fn tls_expiry(at: Timestamp) {
     gauge!(list::TLS_EXPIRY.name).set(number(u64::try_from(at.as_second()).unwrap_or(0)));
 }
 
-/// When the merchants' platform certificates expire.
+/// When the merchants' platform certificates expire. What limits a merchant no more, or is gone, expires never: a series
+/// that once was on the page stays there.
 pub fn key_expiries(merchants: &Merchants) {
+    static SHOWN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
     for merchant in merchants.iter() {
-        let Some(keys) = &merchant.v3 else { continue };
-        let last = keys.platform.expiries().map(|(_, last)| last).reduce(|one, other| Some(one?.max(other?)));
-        if let Some(Some(last)) = last {
-            let gauge = gauge!(list::KEY_EXPIRY.name, "merchant" => merchant.name.as_str().to_owned());
-            gauge.set(number(u64::try_from(last.as_second()).unwrap_or(0)));
+        let name = merchant.name.as_str();
+        if merchant.v3.is_some() {
+            shown.insert(name.to_owned());
         }
+        if IS_INGRESS.load(Ordering::Relaxed) {
+            zero::merchant(name);
+        }
+    }
+    for name in shown.iter() {
+        let keys = merchants.get(name).and_then(|merchant| merchant.v3.as_ref());
+        let lasts = keys.into_iter().flat_map(|keys| keys.platform.expiries()).map(|(_, last)| last);
+        let last = lasts.reduce(|one, other| Some(one?.max(other?))).flatten();
+        let seconds = last.map_or(f64::INFINITY, |last| number(u64::try_from(last.as_second()).unwrap_or(0)));
+        gauge!(list::KEY_EXPIRY.name, "merchant" => name.clone()).set(seconds);
     }
 }
 
 /// The key files were read again.
 pub fn keys_reloaded(usable: bool) {
-    counter!(list::KEY_RELOADS.name, "result" => if usable { "replaced" } else { "kept_old" }).increment(1);
+    key_reloads(usable).increment(1);
+}
+
+fn key_reloads(usable: bool) -> Counter {
+    counter!(list::KEY_RELOADS.name, "result" => if usable { "replaced" } else { "kept_old" })
 }
 
 /// A count as the page's format has it: exact up to 2^53.
 #[expect(clippy::cast_precision_loss, reason = "no count of ours comes near 2^53")]
 fn number(count: u64) -> f64 {
     count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// The merchants of a configuration, each with these platform keys.
+    fn merchants(platform_keys: &[(&str, &str)]) -> Merchants {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("wxpay.toml");
+        let section = |(name, keys): &(&str, &str)| {
+            let keys = keys.replace("KEYS", concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/data/vectors/keys"));
+            format!(
+                "[merchants.{name}]\nmch_id = \"1900000109\"\nappids = [\"wxd678efh567hg6787\"]\npoints = \"1/100\"\n{keys}\n"
+            )
+        };
+        fs::write(&file, platform_keys.iter().map(section).collect::<String>()).unwrap();
+        Merchants::open(&Config::load(Some(&file), []).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_no_certificate_limits_expires_never() {
+        const V2: &str = "v2_key = \"192006250b4c09247ec02edce69f6a2d\"";
+        const LIMITED: &str = "api_v3_key = \"192006250b4c09247ec02edce69f6a2d\"\n\
+                               platform_certificates = [\"KEYS/platform_cert_a.cert.pem\"]";
+        let freed =
+            format!("{LIMITED}\nplatform_public_keys = {{ PUB_KEY_ID_1 = \"KEYS/platform_pubkey.public.pem\" }}");
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let page = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            let expiry = |name: &str| {
+                let series = format!("{}{{merchant=\"{name}\"}} ", list::KEY_EXPIRY.name);
+                page.render().lines().find_map(|line| line.strip_prefix(&series)?.parse::<f64>().ok())
+            };
+            key_expiries(&merchants(&[("changed", LIMITED), ("removed", LIMITED), ("v2", V2)]));
+            for name in ["changed", "removed"] {
+                assert!(expiry(name).is_some_and(f64::is_finite), "{name}");
+            }
+            key_expiries(&merchants(&[("changed", &freed), ("v2", V2)]));
+            assert_eq!(["changed", "removed", "v2"].map(expiry), [Some(f64::INFINITY), Some(f64::INFINITY), None]);
+        });
+    }
 }

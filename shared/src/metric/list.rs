@@ -46,7 +46,8 @@ pub(super) const KEY_EXPIRY: Metric = metric(
     "wxpay_platform_key_expiry_timestamp_seconds",
     Kind::Gauge,
     &["merchant"],
-    "When the last of a merchant's platform certificates expires; absent with a public key, which does not.",
+    "When the last of a merchant's platform certificates expires; +Inf with a public key, which does not, and for a \
+     merchant that was removed.",
 );
 pub(super) const TLS_EXPIRY: Metric = metric(
     "wxpay_tls_certificate_expiry_timestamp_seconds",
