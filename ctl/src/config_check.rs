@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use wxpay_ingress::source::Sources;
 use wxpay_shared::{
-    config::{Config, ConfigError, DEFAULT_FILE, EMBEDDED, ENV_PREFIX, MerchantKey},
+    config::{self, Config, ConfigError, DEFAULT_FILE, EMBEDDED, ENV_PREFIX, MerchantKey},
     merchant::{Merchant, Merchants},
     queue::topology::{NOTIFY, shard},
     tls::Tls,
@@ -100,7 +100,7 @@ struct Secret {
 
 pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> {
     let Action::Check { config: file, servers } = args.action;
-    let environment: Vec<_> = std::env::vars().collect();
+    let environment = config::environment()?;
     let config = Config::load(file.as_deref(), environment.iter().cloned())?;
     let mut report = report(&config, &environment)?;
     if servers {

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Serialize;
-use wxpay_shared::config::Config;
+use wxpay_shared::config::{self, Config};
 
 use crate::{cli::Verdict, client::http_client, screen::Screen};
 
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
 }
 
 async fn ask(args: &Args) -> Result<Health> {
-    let config = Config::load(args.config.as_deref(), std::env::vars())?;
+    let config = Config::load(args.config.as_deref(), config::environment()?)?;
     let address = match args.program {
         Program::Ingress => config.ingress.ops_listen,
         Program::Worker => config.worker.admin_listen,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use serde::Serialize;
 use wxpay_shared::{
-    config::Config,
+    config::{self, Config},
     store::{open, sql::migrate::Step},
 };
 
@@ -40,7 +40,7 @@ struct View {
 }
 
 pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> {
-    let config = Config::load(args.config.as_deref(), std::env::vars())?;
+    let config = Config::load(args.config.as_deref(), config::environment()?)?;
     let url = config.store_url()?;
     let steps = open::migrate(&url, args.apply).await?;
     let missing = steps.iter().any(|step| !step.applied);

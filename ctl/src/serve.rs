@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use reqwest::Url;
 use wxpay_shared::{
     clock::{Clock as _, SystemClock},
-    config::{Config, DEFAULT_FILE},
+    config::{self, Config, DEFAULT_FILE},
     ids::MerchantName,
     reload,
     runtime::shutdown_token,
@@ -76,7 +76,7 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
 
 /// The configuration in its order: the file, the environment over it, the flags over that.
 fn plan(args: &Args) -> Result<Plan> {
-    let mut overrides: Vec<(String, String)> = std::env::vars().collect();
+    let mut overrides = config::environment()?;
     for (name, address) in [
         ("WXPAY__INGRESS__LISTEN", args.listen),
         ("WXPAY__INGRESS__OPS_LISTEN", args.ops_listen),

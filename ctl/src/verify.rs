@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use wxpay_ingress::request::BODY_MAX;
 use wxpay_shared::{
     clock::{Clock as _, SystemClock},
-    config::{Config, ConfigError},
+    config::{self, Config, ConfigError},
     ids::MerchantName,
     merchant::{Merchant, Merchants, V3Keys},
 };
@@ -67,7 +67,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> {
-    let config = Config::load(args.config.as_deref(), std::env::vars())?;
+    let config = Config::load(args.config.as_deref(), config::environment()?)?;
     let merchants = Merchants::open(&config)?;
     let missing = || ConfigError::new(format!("merchants.{}", args.merchant), "no such merchant");
     let merchant = merchants.get(args.merchant.as_str()).ok_or_else(missing)?;

@@ -6,7 +6,7 @@ use clap::Parser;
 use wxpay_ingress::{Ingress, ops_router, router};
 use wxpay_shared::{
     clock::SystemClock,
-    config::Config,
+    config::{self, Config},
     http,
     merchant::{LiveMerchants, Merchants},
     queue::rabbit::RabbitPublisher,
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
+    let config = Config::load(arguments.config.as_deref(), config::environment()?)?;
     let url = config.broker_url()?;
     let seal = config.shared_seal_keys()?;
     let merchants = Merchants::open(&config)?;

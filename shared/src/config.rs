@@ -22,11 +22,13 @@ use crate::{
     queue::{QueueSettings, topology::SHARDS_MAX},
 };
 
+mod environment;
 mod ingress;
 mod load;
 mod secrets;
 mod telemetry;
 
+pub use environment::environment;
 pub use ingress::{Ingress, SourcePolicy};
 pub use secrets::read_secret;
 pub use telemetry::Telemetry;

@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, ConfigError},
+    config::{self, Config, ConfigError},
     merchant::{LiveMerchants, Merchants},
     metric,
     tls::{LiveTls, Tls},
@@ -59,7 +59,7 @@ pub fn watch(
 }
 
 fn reload(file: Option<&Path>, merchants: &LiveMerchants, tls: Option<&LiveTls>) {
-    let opened = Config::load(file, std::env::vars()).and_then(|config| {
+    let opened = config::environment().and_then(|environment| Config::load(file, environment)).and_then(|config| {
         // A listener goes on as it began: with TLS or without.
         let certificate = if tls.is_some() { Tls::open(&config)? } else { None };
         Ok((Merchants::open(&config)?, certificate))
@@ -84,7 +84,7 @@ fn reload(file: Option<&Path>, merchants: &LiveMerchants, tls: Option<&LiveTls>)
 type Footprint = Option<(SystemTime, u64)>;
 
 fn footprints(file: Option<&Path>) -> Result<Vec<(PathBuf, Footprint)>, ConfigError> {
-    let config = Config::load(file, std::env::vars())?;
+    let config = Config::load(file, config::environment()?)?;
     let own = file.unwrap_or(Path::new(crate::config::DEFAULT_FILE)).to_path_buf();
     let footprint = |path: PathBuf| {
         let metadata = std::fs::metadata(&path).ok();

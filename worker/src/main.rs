@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use clap::Parser;
 use wxpay_shared::{
     clock::{Clock, SystemClock},
-    config::{Config, ConfigError},
+    config::{self, Config, ConfigError},
     disk::Disk,
     http,
     merchant::{LiveMerchants, Merchants},
@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    let config = Config::load(arguments.config.as_deref(), std::env::vars())?;
+    let config = Config::load(arguments.config.as_deref(), config::environment()?)?;
     let url = config.broker_url()?;
     let store_url = config.store_url()?;
     let home = Home::of(&store_url)?;

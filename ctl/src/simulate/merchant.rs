@@ -160,7 +160,7 @@ fn given_or_configured(
 
 impl Configured {
     fn load(file: &Path, name: &MerchantName) -> Result<Self> {
-        let config = Config::load(Some(file), std::env::vars())?;
+        let config = Config::load(Some(file), config::environment()?)?;
         let missing = || ConfigError::new(format!("merchants.{name}"), "no such merchant");
         let merchant = config.merchants.get(name).ok_or_else(missing)?.clone();
         Ok(Self { config, name: name.clone(), merchant })
