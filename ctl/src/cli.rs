@@ -1,6 +1,6 @@
 //! The command line: which commands there are, and what their exit codes mean.
 
-use std::process::ExitCode;
+use std::{fmt, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -87,6 +87,18 @@ impl Verdict {
     }
 }
 
+/// Why a command ended before its end. The JSON document that it printed says so as well.
+#[derive(Debug)]
+pub(crate) struct EndedEarly(pub(crate) String);
+
+impl fmt::Display for EndedEarly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for EndedEarly {}
+
 impl Cli {
     /// The log filter that suits the command.
     #[must_use]
@@ -132,7 +144,8 @@ pub async fn run(cli: Cli, screen: &mut Screen<'_>) -> Result<Verdict> {
     }
 }
 
-/// The exit code of a command's end. An error is one line on standard error, and with `--json` also a document.
+/// The exit code of a command's end. An error is one line on standard error, and with `--json` also a document, unless the
+/// command's own document says it.
 #[must_use]
 pub fn exit_code(result: Result<Verdict>, screen: &mut Screen<'_>) -> ExitCode {
     let error = match result {
@@ -146,6 +159,7 @@ pub fn exit_code(result: Result<Verdict>, screen: &mut Screen<'_>) -> ExitCode {
     }
     eprintln!("{error:#}");
     if screen.is_json()
+        && !error.is::<EndedEarly>()
         && let Err(error) = screen.json(&wxpay_shared::admin::Problem { error: format!("{error:#}") })
     {
         eprintln!("{error:#}");

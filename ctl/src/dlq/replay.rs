@@ -11,7 +11,7 @@ use wxpay_shared::{
 
 use super::{Filters, Who, missing, progress::Progress, reason, say_missing};
 use crate::{
-    cli::Verdict,
+    cli::{EndedEarly, Verdict},
     client::{Client, Lines},
     screen::{Grid, Screen},
 };
@@ -93,7 +93,7 @@ async fn follow(mut lines: Lines<ReplayItem>, progress: &mut Progress) -> Result
     }
 }
 
-fn tell(screen: &mut Screen<'_>, request: &Replay, replayed: &Replayed, stopped: bool) -> Result<Verdict> {
+pub(super) fn tell(screen: &mut Screen<'_>, request: &Replay, replayed: &Replayed, stopped: bool) -> Result<Verdict> {
     let Replayed { results, end } = replayed;
     let missing = missing(&request.select.ids, results.iter().map(|result| &result.id));
     // With a limit, an id that was not taken may simply be left; so may it after an early end.
@@ -109,7 +109,7 @@ fn tell(screen: &mut Screen<'_>, request: &Replay, replayed: &Replayed, stopped:
     }
     if let Some(problem) = &end.problem {
         let again = "what has no result is the dead letter that it was: run it again to go on";
-        return Err(anyhow!("{problem}; {again}"));
+        return Err(EndedEarly(format!("{problem}; {again}")).into());
     }
     let bad = |result: &ReplayResult| matches!(result.outcome, ReplayOutcome::DeadAgain | ReplayOutcome::Failed);
     Ok(Verdict::found_if(stopped || results.is_empty() || !missing.is_empty() || results.iter().any(bad)))

@@ -1,7 +1,7 @@
 //! What a person sees of the dead letters, and what the arguments mean.
 
 use wxpay_shared::{
-    admin::{DeadLetterList, ReplayEnd, ReplayOutcome, ReplayResult, Replayed},
+    admin::{DeadLetterList, Replay, ReplayEnd, ReplayOutcome, ReplayResult, Replayed, Selection},
     store::audit::AuditEntry,
 };
 
@@ -160,6 +160,27 @@ fn a_replay_tells_of_each() {
         dry.contains("would be") && dry.contains("it would take effect") && dry.contains("nothing changed"),
         "{dry}"
     );
+}
+
+#[test]
+fn a_replay_that_ends_early_is_one_document_for_programs() {
+    let request = Replay {
+        select: Selection { all: true, ..Selection::default() },
+        limit: None,
+        rate: None,
+        dry_run: false,
+        by: None,
+        why: None,
+    };
+    let problem = Some("the answer was cut off".to_owned());
+    let results = vec![result(0, ReplayOutcome::Applied, "")];
+    let replayed = Replayed { results, end: ReplayEnd { left: 0, problem } };
+    let mut out = Vec::new();
+    let mut screen = Screen::new(&mut out, None, true);
+    let told = replay::tell(&mut screen, &request, &replayed, false);
+    let code = crate::cli::exit_code(told, &mut screen);
+    assert_eq!(format!("{code:?}"), format!("{:?}", std::process::ExitCode::from(2)));
+    assert_eq!(serde_json::from_slice::<serde_json::Value>(&out).unwrap()["problem"], "the answer was cut off");
 }
 
 #[test]
