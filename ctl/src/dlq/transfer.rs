@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use tempfile::NamedTempFile;
 use wxpay_shared::{
-    admin::{ExportEnd, ExportItem, Import, Imported, LetterFile},
+    admin::{ExportEnd, ExportItem, Import, Imported, LetterFile, Selection},
     ids::NotificationId,
     reason::Reason,
 };
@@ -68,20 +68,12 @@ pub(super) async fn export(client: &Client, screen: &mut Screen<'_>, args: Expor
     let directory = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Only its owner can read a temporary file, and it has the name only once it is whole.
     let file = NamedTempFile::new_in(directory).with_context(|| format!("cannot write in {}", directory.display()))?;
-    let mut lines = client.export(&filters.select(ids, with_reason, all)).await?;
-    let mut writer = BufWriter::new(file.as_file());
-    let end = loop {
-        match lines.next().await? {
-            Some(ExportItem::Letter(letter)) => {
-                serde_json::to_writer(&mut writer, &letter)?;
-                writer.write_all(b"\n")?;
-            }
-            Some(ExportItem::End(end)) => break end,
-            None => bail!("the answer was cut off; nothing was written"),
-        }
+    let select = filters.select(ids, with_reason, all);
+    let end = tokio::select! {
+        end = fetch(client, &select, file.as_file()) => end?,
+        // The personal data in the temporary file goes with it.
+        _ = tokio::signal::ctrl_c() => bail!("stopped; nothing was written"),
     };
-    writer.flush()?;
-    drop(writer);
     if let Some(problem) = &end.problem {
         bail!("{problem}; nothing was written");
     }
@@ -89,6 +81,25 @@ pub(super) async fn export(client: &Client, screen: &mut Screen<'_>, args: Expor
     file.persist_noclobber(&to).with_context(|| format!("cannot write {}", to.display()))?;
     say_exported(screen, &end, &to)?;
     Ok(Verdict::found_if(end.exported == 0))
+}
+
+/// Writes the letters as they come, until the end.
+async fn fetch(client: &Client, select: &Selection, file: &File) -> Result<ExportEnd> {
+    let mut lines = client.export(select).await?;
+    let mut writer = BufWriter::new(file);
+    loop {
+        match lines.next().await? {
+            Some(ExportItem::Letter(letter)) => {
+                serde_json::to_writer(&mut writer, &letter)?;
+                writer.write_all(b"\n")?;
+            }
+            Some(ExportItem::End(end)) => {
+                writer.flush()?;
+                return Ok(end);
+            }
+            None => bail!("the answer was cut off; nothing was written"),
+        }
+    }
 }
 
 fn say_exported(screen: &mut Screen<'_>, end: &ExportEnd, to: &Path) -> Result<()> {
