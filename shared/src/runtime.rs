@@ -1,6 +1,6 @@
 //! What every `main` does: logging, signals, exit codes.
 
-use std::{num::NonZero, process::ExitCode, time::Duration};
+use std::{ffi::OsString, num::NonZero, process::ExitCode, time::Duration};
 
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -38,17 +38,60 @@ const QUIET: [(&str, LevelFilter); 5] = [
     ("sled", LevelFilter::WARN),
 ];
 
-/// Starts logging to standard error.
+/// Starts logging to standard error. A setting of it that cannot be used is told and stands back for the default.
 pub fn init_logging(default_filter: &str) {
-    let filter = EnvFilter::try_from_env(LOG_FILTER).unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let Logging { filter, json, unusable } = Logging::of(default_filter, |name| std::env::var_os(name));
     let quiet = quiet(&filter);
     let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
     let subscriber = tracing_subscriber::registry().with(filter).with(quiet);
-    if std::env::var(LOG_FORMAT).is_ok_and(|format| format == "json") {
+    if json {
         subscriber.with(lines.json()).init();
     } else {
         subscriber.with(lines).init();
+    }
+    for setting in unusable {
+        tracing::warn!(setting, "cannot be used; the log is as if it were not set");
+    }
+}
+
+/// What the environment says of the log.
+struct Logging {
+    filter: EnvFilter,
+    json: bool,
+    /// The settings that cannot be used, by name.
+    unusable: Vec<&'static str>,
+}
+
+impl Logging {
+    fn of(default_filter: &str, variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let filter = chosen(variable(LOG_FILTER), |text| EnvFilter::try_new(text).ok());
+        let json = chosen(variable(LOG_FORMAT), is_json);
+        let results = [(LOG_FILTER, filter.is_err()), (LOG_FORMAT, json.is_err())];
+        Self {
+            filter: filter.ok().flatten().unwrap_or_else(|| EnvFilter::new(default_filter)),
+            json: json.ok().flatten().unwrap_or(false),
+            unusable: results.into_iter().filter(|(_, unusable)| *unusable).map(|(name, _)| name).collect(),
+        }
+    }
+}
+
+/// A value that cannot be used.
+struct Unusable;
+
+/// What was written for a setting; an empty value is none.
+fn chosen<T>(written: Option<OsString>, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Unusable> {
+    match written.filter(|text| !text.is_empty()) {
+        Some(text) => text.to_str().and_then(read).map(Some).ok_or(Unusable),
+        None => Ok(None),
+    }
+}
+
+fn is_json(format: &str) -> Option<bool> {
+    match format.to_ascii_lowercase().as_str() {
+        "json" => Some(true),
+        "text" => Some(false),
+        _ => None,
     }
 }
 
@@ -150,6 +193,31 @@ mod tests {
     use tracing_subscriber::Registry;
 
     use super::*;
+
+    #[test]
+    fn a_log_setting_that_cannot_be_used_is_named_and_an_empty_one_is_none() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let none: [&str; 0] = [];
+        for (filter, format, most, json, unusable) in [
+            (None, None, LevelFilter::INFO, false, none.as_slice()),
+            (Some("".into()), Some("".into()), LevelFilter::INFO, false, &none),
+            (Some("debug".into()), Some("JSON".into()), LevelFilter::DEBUG, true, &none),
+            (Some("debug".into()), Some("Text".into()), LevelFilter::DEBUG, false, &none),
+            (Some("a=loud".into()), Some("json".into()), LevelFilter::INFO, true, &[LOG_FILTER]),
+            (Some("warn".into()), Some("yaml".into()), LevelFilter::WARN, false, &[LOG_FORMAT]),
+            (
+                Some(OsString::from_vec(vec![0xff])),
+                Some("x".into()),
+                LevelFilter::INFO,
+                false,
+                &[LOG_FILTER, LOG_FORMAT],
+            ),
+        ] {
+            let logging = Logging::of("info", |name| if name == LOG_FILTER { filter.clone() } else { format.clone() });
+            let got = (logging.filter.max_level_hint(), logging.json, logging.unusable.as_slice());
+            assert_eq!(got, (Some(most), json, unusable), "{filter:?} {format:?}");
+        }
+    }
 
     #[test]
     fn no_library_makes_what_the_filter_throws_away() {
