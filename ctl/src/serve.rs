@@ -64,7 +64,8 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
     let watched = plan.development.as_ref().map(|(file, _)| file.clone()).or(args.config);
     reload::watch(watched, Arc::clone(&together.merchants), together.tls.clone(), shutdown.clone())
         .context("cannot listen for signals")?;
-    announce(screen, &plan, &together)?;
+    // The server does not depend on who reads this: a closed pipe must not end it.
+    drop(announce(screen, &plan, &together));
     let ended = together.run_until(shutdown).await;
     trace::end().await;
     ended?;
