@@ -27,8 +27,7 @@ pub(super) fn load(
     let mut config: Config = serde_path_to_error::deserialize(Value::Table(table)).map_err(|error| {
         let key = error.path().to_string();
         // The innermost key that came from the environment is where the reader must look.
-        let place =
-            from_environment.iter().find(|(known, _)| key.starts_with(known.as_str()) || known.starts_with(&key));
+        let place = from_environment.iter().find(|(known, _)| is_within(&key, known));
         let place = place.map_or_else(|| path.display().to_string(), |(_, name)| format!("environment, {name}"));
         let problem = without_values(error.inner().message());
         ConfigError::new(key, format!("{problem} ({place})"))
@@ -36,6 +35,12 @@ pub(super) fn load(
     config.check()?;
     config.base_dir = path.parent().map(Path::to_path_buf).unwrap_or_default();
     Ok(config)
+}
+
+/// Whether one of two keys is the other, or lies below it.
+fn is_within(one: &str, other: &str) -> bool {
+    let segments = |key| str::split(key, ['.', '[']);
+    segments(one).zip(segments(other)).all(|(one, other)| one == other)
 }
 
 /// The file's table. A syntax error is told by line and column; the line itself may hold a secret.
@@ -176,6 +181,8 @@ mod tests {
             ("[seal]\nkey = 314159", None, "seal.key: invalid type: integer, expected a string"),
             ("", Some(("WXPAY__TYPO", "1")), "typo: unknown field `typo`"),
             ("", Some(("WXPAY__QUEUE__PREFETCH", "many")), "(environment, WXPAY__QUEUE__PREFETCH)"),
+            ("", Some(("WXPAY__MERCHANTS__A__APPIDS", "[a, ]b]")), "(environment, WXPAY__MERCHANTS__A__APPIDS)"),
+            ("[queue]\nurl_fil = \"key\"", Some(("WXPAY__QUEUE__URL", "embedded")), "wxpay.toml)"),
             ("data_dir = \"x\"", Some(("WXPAY__DATA_DIR__X", "1")), "WXPAY__DATA_DIR__X: lies below a key"),
         ] {
             let error = load_text(file, environment.as_slice()).unwrap_err().to_string();
@@ -203,5 +210,4 @@ mod tests {
         assert_eq!(error.to_string(), "worker.admin_token_file: expected at least 16 characters, got 0");
         let error = load_text("[worker]\nadmin_listen = \"0.0.0.0:1\"", &[]).unwrap().admin_token().unwrap_err();
         assert!(error.to_string().starts_with("worker.admin_token: required"), "{error}");
-    }
-}
+    }}
