@@ -210,4 +210,20 @@ mod tests {
         assert_eq!(error.to_string(), "worker.admin_token_file: expected at least 16 characters, got 0");
         let error = load_text("[worker]\nadmin_listen = \"0.0.0.0:1\"", &[]).unwrap().admin_token().unwrap_err();
         assert!(error.to_string().starts_with("worker.admin_token: required"), "{error}");
-    }}
+    }
+    #[test]
+    fn an_address_that_no_driver_reads_is_told_before_anything_starts() {
+        for (section, address) in [
+            ("queue", "amqp://x:secret@y:port/"),
+            ("queue", "amqps://x:secret@y/v?heartbeat=secret"),
+            ("store", "postgres://x:secret@y:port/z"),
+            ("store", "mysql://x:secret@y/z?ssl-mode=secret"),
+        ] {
+            let config = load_text(&format!("[{section}]\nurl = \"{address}\""), &[]).unwrap();
+            let read = if section == "queue" { config.broker_url() } else { config.store_url() };
+            let error = read.unwrap_err().to_string();
+            let expected = format!("{section}.url: expected an address such as ");
+            assert!(error.starts_with(&expected) && !error.contains("secret"), "{error}");
+        }
+    }
+}

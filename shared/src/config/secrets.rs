@@ -1,11 +1,20 @@
 //! The secrets of the configuration: each has two places, a value (best from the environment) and a file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
+use lapin::uri::AMQPUri;
 use secrecy::{ExposeSecret, SecretString};
+use sqlx::{mysql::MySqlConnectOptions, postgres::PgConnectOptions};
 
 use super::{Config, ConfigError, EMBEDDED, Merchant, MerchantKey};
-use crate::{envelope::SealKeys, ids::MerchantName, store::open::SQL_SCHEMES};
+use crate::{
+    envelope::SealKeys,
+    ids::MerchantName,
+    store::open::{Home, SQL_SCHEMES},
+};
 
 /// The seal key's least length in bytes.
 const SEAL_KEY_MIN: usize = 32;
@@ -16,11 +25,15 @@ impl Config {
     /// The queue's address; [`EMBEDDED`] unless set.
     ///
     /// # Errors
-    /// [`ConfigError`] where the secret's file cannot be read, or where the embedded queue is to be split.
+    /// [`ConfigError`] where the secret's file cannot be read, for an address that is none, or where the embedded queue is
+    /// to be split.
     pub fn queue_url(&self) -> Result<SecretString, ConfigError> {
         let url = self.secret("queue.url", self.queue.url.as_ref(), self.queue.url_file.as_deref())?;
         let url = url_with_scheme("queue.url", url, &["amqp://", "amqps://"])?;
-        if url.expose_secret() == EMBEDDED && self.queue.shards > 1 {
+        if url.expose_secret() != EMBEDDED {
+            return parsed::<AMQPUri>("queue.url", url);
+        }
+        if self.queue.shards > 1 {
             let problem = "the embedded queue cannot be split: set shards = 1, or queue.url = \"amqp://…\"";
             return Err(ConfigError::new("queue.shards", problem));
         }
@@ -52,10 +65,15 @@ impl Config {
     /// The store's address; [`EMBEDDED`] unless set.
     ///
     /// # Errors
-    /// [`ConfigError`] where the secret's file cannot be read.
+    /// [`ConfigError`] where the secret's file cannot be read, or for an address that is none.
     pub fn store_url(&self) -> Result<SecretString, ConfigError> {
         let url = self.secret("store.url", self.store.url.as_ref(), self.store.url_file.as_deref())?;
-        url_with_scheme("store.url", url, &SQL_SCHEMES)
+        let url = url_with_scheme("store.url", url, &SQL_SCHEMES)?;
+        match Home::of(&url)? {
+            Home::Embedded => Ok(url),
+            Home::Postgres => parsed::<PgConnectOptions>("store.url", url),
+            Home::Mysql => parsed::<MySqlConnectOptions>("store.url", url),
+        }
     }
 
     /// The admin API's token, if it has one.
@@ -187,4 +205,13 @@ fn url_with_scheme(setting: &str, url: Option<SecretString>, schemes: &[&str]) -
     }
     let known = schemes.iter().fold(EMBEDDED.to_owned(), |known, scheme| format!("{known}, {scheme}…"));
     Err(ConfigError::new(setting, format!("expected one of {known}")))
+}
+
+/// An address as its driver reads it, so that no program finds out later that it cannot be read. The driver's own error may
+/// repeat the address with the password in it.
+fn parsed<Address: FromStr>(setting: &str, url: SecretString) -> Result<SecretString, ConfigError> {
+    match url.expose_secret().parse::<Address>() {
+        Ok(_) => Ok(url),
+        Err(_) => Err(ConfigError::new(setting, "expected an address such as scheme://user:password@host:port/name")),
+    }
 }
