@@ -7,6 +7,7 @@ use super::*;
 use crate::{dev_merchant, together::Together};
 
 mod arguments;
+mod export;
 
 const TOKEN: &str = "a token for tests";
 
