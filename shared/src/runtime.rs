@@ -2,6 +2,7 @@
 
 use std::{ffi::OsString, num::NonZero, process::ExitCode, time::Duration};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{
@@ -11,7 +12,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::{config::ConfigError, metric, trace, wechat::self_test};
+use crate::{config::ConfigError, http::CONNECTIONS_MAX, metric, trace, wechat::self_test};
 
 /// From SIGTERM to the end of the process, at most.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(15);
@@ -21,6 +22,8 @@ pub const FINISH_BUDGET: Duration = Duration::from_secs(10);
 const FAREWELL_BUDGET: Duration = Duration::from_secs(2);
 /// What the end of the process itself may take: a thread that waits for a busy disk goes no sooner than the disk answers.
 const EXIT_MARGIN: Duration = Duration::from_secs(2);
+/// Open files at a time: [`CONNECTIONS_MAX`] at each of two listeners at most.
+const OPEN_FILES: u64 = 2 * CONNECTIONS_MAX as u64;
 /// A configuration that cannot be used (`EX_USAGE` of sysexits.h).
 pub const EXIT_CONFIG: u8 = 64;
 /// The environment variable with the log filter, such as `info,wxpay_worker=debug`.
@@ -108,9 +111,22 @@ fn quiet(filter: &EnvFilter) -> Targets {
 /// Where an algorithm computes something else than its known answer: the program must not go on.
 pub fn start(default_filter: &str) -> anyhow::Result<()> {
     init_logging(default_filter);
+    open_more_files();
     metric::init();
     tokio::spawn(metric::upkeep());
     self_test::self_test().map_err(|algorithm| anyhow::anyhow!("the cryptography is broken: {algorithm}"))
+}
+
+/// A connection is an open file, and the limit that a shell or a container sets is often 1,024. A program may raise it as far as
+/// the system allows.
+fn open_more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+    if limit.current.is_some_and(|current| current < wanted)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limit })
+    {
+        tracing::warn!(%error, "cannot have more files open at a time; connections beyond the limit will wait");
+    }
 }
 
 /// The runtime of a program whose work is to hand messages to the broker. lapin reads and writes on a thread of its own,

@@ -43,18 +43,23 @@ use crate::{
     store_contract::samples::{fen, order_id, registration},
 };
 
-/// A store that panics over one order, and is away on demand.
+/// A store that panics over one order, and is away on demand: known as such, or not.
 struct Moody {
     inner: EmbeddedStore,
     panics_over: &'static str,
     away: AtomicBool,
+    unknown: AtomicBool,
     asked: AtomicUsize,
 }
 
 impl Moody {
     fn check(&self) -> Result<(), StoreError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        if self.away.load(Ordering::SeqCst) { Err(StoreError::Unavailable("on holiday".into())) } else { Ok(()) }
+        match (self.away.load(Ordering::SeqCst), self.unknown.load(Ordering::SeqCst)) {
+            (false, _) => Ok(()),
+            (true, false) => Err(StoreError::Unavailable("on holiday".into())),
+            (true, true) => Err(StoreError::Transient("a code that nobody knows".into())),
+        }
     }
 }
 
@@ -128,7 +133,8 @@ impl Bench {
         let settings = QueueSettings { in_flight: 100, ..config.queue_settings() };
         let queue = EmbeddedQueue::open(disk.clone(), settings, Arc::clone(&clock)).await.unwrap();
         let inner = EmbeddedStore::open(disk.clone(), Arc::clone(&clock)).unwrap();
-        let store = Arc::new(Moody { inner, panics_over, away: AtomicBool::new(false), asked: AtomicUsize::new(0) });
+        let (away, unknown, asked) = (AtomicBool::default(), AtomicBool::default(), AtomicUsize::default());
+        let store = Arc::new(Moody { inner, panics_over, away, unknown, asked });
         let seal = Arc::new(config.seal_keys().unwrap().unwrap());
         let worker = Worker::new(Parts {
             consumer: Arc::new(queue.consumer()),
@@ -209,6 +215,21 @@ async fn a_store_that_is_away_costs_no_attempt_and_is_asked_until_it_is_back() {
     bench.store.away.store(false, Ordering::SeqCst);
     bench.paid("W").await;
     assert_eq!(bench.worker.ready(), Ok(()));
+}
+
+/// Whatever it says of the event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_takes_nothing_is_away() {
+    let bench = Bench::start("").await;
+    bench.register("W").await;
+    bench.store.unknown.store(true, Ordering::SeqCst);
+    bench.store.away.store(true, Ordering::SeqCst);
+    bench.queue.publish(bench.sealed("W")).await.unwrap();
+    wait_until("the worker is not ready", DEADLINE, async || bench.worker.ready() == Err(NotReady::Store)).await;
+    let depths = bench.queue.depths().await.unwrap();
+    assert_eq!((depths.notify, depths.retry, depths.dead), (1, 0, 0), "it waits where it was");
+    bench.store.away.store(false, Ordering::SeqCst);
+    bench.paid("W").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

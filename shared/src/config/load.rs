@@ -192,6 +192,29 @@ mod tests {
     }
 
     #[test]
+    fn the_same_bytes_are_the_same_secret_in_both_places() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("key");
+        let read = |bytes: &str| {
+            std::fs::write(&file, bytes).unwrap();
+            let by_file = format!("[worker]\nadmin_token_file = {:?}", file.display().to_string());
+            let by_value = [("WXPAY__WORKER__ADMIN_TOKEN", bytes)];
+            [load_text(&by_file, &[]), load_text("", &by_value)].map(|config| {
+                let token = config.unwrap().admin_token();
+                token.map(|token| token.unwrap().expose_secret().to_owned()).map_err(|error| error.to_string())
+            })
+        };
+        for bytes in [SECRET.to_owned(), format!("{SECRET}\n"), format!("{SECRET}\r\n"), format!("\u{feff}{SECRET}")] {
+            assert_eq!(read(&bytes), [Ok(SECRET.to_owned()), Ok(SECRET.to_owned())], "{bytes:?}");
+        }
+        for bytes in [format!("{SECRET} "), format!("{SECRET}\n\n")] {
+            for refused in read(&bytes) {
+                assert!(refused.unwrap_err().ends_with(": begins or ends with white space"), "{bytes:?}");
+            }
+        }
+    }
+
+    #[test]
     fn a_secret_has_one_place() {
         let both = format!("[seal]\nkey = \"{SECRET}\"\nkey_file = \"key\"");
         let error = load_text(&both, &[]).unwrap().seal_keys().unwrap_err();

@@ -168,7 +168,7 @@ impl Config {
     ) -> Result<Option<SecretString>, ConfigError> {
         match (value, file) {
             (Some(_), Some(_)) => Err(ConfigError::new(setting, format!("set either {setting} or {setting}_file"))),
-            (Some(value), None) => Ok(Some(value.clone())),
+            (Some(value), None) => Ok(Some(without_line_end(value.expose_secret()))),
             (None, None) => Ok(None),
             (None, Some(file)) => read_secret(&format!("{setting}_file"), &self.path(file)).map(Some),
         }
@@ -183,13 +183,20 @@ pub fn read_secret(setting: &str, path: &Path) -> Result<SecretString, ConfigErr
     let text: SecretString = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::new(setting, format!("cannot read {}: {error}", path.display())))?
         .into();
-    let text = text.expose_secret();
+    Ok(without_line_end(text.expose_secret()))
+}
+
+/// The same bytes are the same secret wherever they stand: a shell that fills a variable from a file keeps its line end.
+fn without_line_end(text: &str) -> SecretString {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let text = text.strip_suffix('\n').unwrap_or(text);
-    Ok(text.strip_suffix('\r').unwrap_or(text).into())
+    text.strip_suffix('\r').unwrap_or(text).into()
 }
 
 fn long_enough(setting: &str, secret: &SecretString, least: usize) -> Result<(), ConfigError> {
+    if secret.expose_secret().trim() != secret.expose_secret() {
+        return Err(ConfigError::new(setting, "begins or ends with white space"));
+    }
     match secret.expose_secret().len() {
         length if length < least => {
             Err(ConfigError::new(setting, format!("expected at least {least} characters, got {length}")))
