@@ -174,6 +174,14 @@ async fn part(connection: &Connection) {
     }
 }
 
+/// Returns when a channel is gone.
+async fn disconnected(channel: &Channel) {
+    let mut pulse = tokio::time::interval(PULSE);
+    while channel.status().connected() {
+        pulse.tick().await;
+    }
+}
+
 const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
 

@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::{Timestamp, TimestampRound, Unit};
-use sqlx::{ConnectOptions as _, Connection as _, MySql, Pool, Postgres, Transaction, pool::PoolOptions};
+use sqlx::{ConnectOptions as _, Connection as _, Pool, Transaction, pool::PoolOptions};
 use tokio::{
     sync::{OnceCell, watch},
     time::timeout,
@@ -48,11 +48,6 @@ pub mod migrate;
 mod mysql;
 mod postgres;
 mod rows;
-
-/// The store on PostgreSQL.
-pub type PostgresStore = SqlStore<Postgres>;
-/// The store on MySQL or MariaDB.
-pub type MysqlStore = SqlStore<MySql>;
 
 /// The time for one call, its waits for a connection and for locks included.
 const CALL_LIMIT: Duration = Duration::from_secs(10);
@@ -98,28 +93,17 @@ impl<D: Dialect> SqlStore<D> {
     /// [`StoreError::Unavailable`].
     pub async fn check_schema(&self) -> Result<Result<(), SchemaError>, StoreError> {
         bounded(async {
-            let mut lease = self.connect().await?;
-            if let Some(setting) = D::forgetful(lease.connection()).await? {
-                tracing::warn!(
-                    setting,
-                    "as this setting is, the store's server may forget what it confirmed when it crashes"
-                );
-            }
+            let mut lease = Lease::of(&self.pool).await?;
+            dialect::warn_of_forgetting::<D>(lease.connection()).await?;
             Ok(migrate::status(lease.connection(), D::SCRIPTS).await?.1)
         })
         .await
     }
 
-    /// A connection. A server that gives none is away, whatever it says: that is about no event.
-    async fn connect(&self) -> Result<Lease<D>, StoreError> {
-        let connected = self.pool.acquire().await;
-        connected.map(Lease::of).map_err(|error| StoreError::Unavailable(Box::new(error)))
-    }
-
     /// A connection for one call.
     async fn lease(&self) -> Result<Lease<D>, StoreError> {
         self.usable().await?;
-        self.connect().await
+        Lease::of(&self.pool).await
     }
 
     /// Asks for the schema until it was right once: the server may have been away when the program started.

@@ -23,7 +23,7 @@ use super::{
     alone::Alone,
     bundle,
     consumer::{Inbox, Phase},
-    news, part,
+    disconnected, news, part,
     settle::Hands,
     shards::Shards,
     silent::{asked, get},
@@ -299,8 +299,10 @@ impl Consuming {
         for delivery in behind {
             if goes_back(&delivery) {
                 // A reject and no nack: from RabbitMQ 4.3 on a nack is not counted, and this must not go on without end.
-                let back = BasicRejectOptions { requeue: true };
-                channel.basic_reject(delivery.delivery_tag, back).await.map_err(unavailable)?;
+                channel
+                    .basic_reject(delivery.delivery_tag, BasicRejectOptions { requeue: true })
+                    .await
+                    .map_err(unavailable)?;
                 self.hands.pass(delivery.delivery_tag);
             } else {
                 self.arrive(delivery);
@@ -338,13 +340,6 @@ fn came_back_often(delivery: &Arrival) -> bool {
 /// the other, and each counts as a delivery.
 fn goes_back(delivery: &Arrival) -> bool {
     came_back_often(delivery) && wire::returned(&delivery.properties) < 2 * topology::RETURNED_OFTEN
-}
-
-async fn disconnected(channel: &Channel) {
-    let mut pulse = tokio::time::interval(PULSE);
-    while channel.status().connected() {
-        pulse.tick().await;
-    }
 }
 
 /// The next delivery; waits for ever without a subscription.

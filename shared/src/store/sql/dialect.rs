@@ -68,3 +68,11 @@ pub trait Dialect: Database<Connection: Migrate> {
     /// The latest lines of the audit record, newest first.
     async fn audit(connection: &mut Self::Connection, query: &AuditFilter) -> sqlx::Result<Vec<AuditRow>>;
 }
+
+/// Says what [`Dialect::forgetful`] found.
+pub(super) async fn warn_of_forgetting<D: Dialect>(connection: &mut D::Connection) -> sqlx::Result<()> {
+    if let Some(setting) = D::forgetful(connection).await? {
+        tracing::warn!(setting, "as this setting is, the store's server may forget what it confirmed when it crashes");
+    }
+    Ok(())
+}

@@ -5,10 +5,10 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection as _, Transaction, pool::PoolConnection};
+use sqlx::{Connection as _, Pool, Transaction, pool::PoolConnection};
 use tokio::time::timeout;
 
-use super::Dialect;
+use super::{Dialect, StoreError};
 
 /// The time for a connection that goes back to show that it lives.
 const RELEASE_LIMIT: Duration = Duration::from_secs(5);
@@ -17,8 +17,9 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Lease<D: Dialect>(PoolConnection<D>);
 
 impl<D: Dialect> Lease<D> {
-    pub(super) fn of(connection: PoolConnection<D>) -> Self {
-        Self(connection)
+    /// A connection of the pool's. A server that gives none is away, whatever it says: that is about no event.
+    pub(super) async fn of(pool: &Pool<D>) -> Result<Self, StoreError> {
+        pool.acquire().await.map(Self).map_err(|error| StoreError::Unavailable(Box::new(error)))
     }
 
     pub(super) fn connection(&mut self) -> &mut D::Connection {
