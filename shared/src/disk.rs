@@ -325,7 +325,9 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
         }
     };
     let file = File::open(path.join("db")).map_err(io_error)?;
-    file.set_permissions(Permissions::from_mode(0o600)).map_err(io_error)?;
+    if let Err(error) = file.set_permissions(Permissions::from_mode(0o600)) {
+        tracing::warn!(%error, path = %path.display(), "cannot keep the database from other users of this machine");
+    }
     // The names of new files are durable only once their directory is.
     File::open(path).and_then(|directory| directory.sync_all()).map_err(io_error)?;
     let (tasks, inbox) = mpsc::channel();

@@ -33,12 +33,15 @@ pub const LOG_FORMAT: &str = "WXPAY_LOG_FORMAT";
 
 /// What libraries may log at most, whatever the filter says: below these levels they print messages with their bodies.
 /// Whether a channel was closed for a reason is ours to say: looking for queues that other programs made ends in such a close.
-const QUIET: [(&str, LevelFilter); 5] = [
+/// Parameters of an address that a driver does not know may hold a password.
+const QUIET: [(&str, LevelFilter); 7] = [
     ("lapin", LevelFilter::ERROR),
     ("lapin::channel", LevelFilter::OFF),
     ("lapin::channels", LevelFilter::ERROR),
     ("amq_protocol", LevelFilter::ERROR),
     ("sled", LevelFilter::WARN),
+    ("sqlx_mysql::options", LevelFilter::OFF),
+    ("sqlx_postgres::options", LevelFilter::OFF),
 ];
 
 /// Starts logging to standard error. A setting of it that cannot be used is told and stands back for the default.
