@@ -376,6 +376,6 @@ mod tests {
     fn a_merchant_without_an_application_is_told() {
         let text = SHOP.replace("\"wx1\", \"wx2\"", "");
         let error = checked(&text, &[("WXPAY__MERCHANTS__SHOP__V2_KEY", KEY)]).unwrap_err();
-        assert_eq!(error.to_string(), "merchants.shop.appids: empty");
+        assert_eq!(error.to_string(), "merchants.shop.appids: none is listed, so no payment could fit");
     }
 }
