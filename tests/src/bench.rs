@@ -55,6 +55,13 @@ fn a_worker_is_measured_on_every_store() {
     assert!(figures.iter().all(|figure| measured(figure) > 0), "{figures:?}");
 }
 
+/// As many dead letters at once as no queue's channel takes.
+#[test]
+fn a_desk_with_many_dead_letters_is_measured() {
+    let figures = bench(&["desk"]);
+    assert!(!figures.is_empty() && figures.iter().all(|figure| measured(figure) > 0), "{figures:?}");
+}
+
 #[test]
 fn what_could_not_be_measured_is_said_and_is_no_success() {
     let (report, code) = run(&["together", "--store-url", "postgres://127.0.0.1:1/nobody"]);
