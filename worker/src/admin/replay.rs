@@ -39,7 +39,7 @@ use super::{
     select::Filter,
     selective,
     trail::Trail,
-    turns::Reading,
+    turns::{ROOM, Reading},
 };
 use crate::{Worker, settle::Ending};
 
@@ -49,8 +49,6 @@ mod rehearsal;
 const CHUNK: usize = 100;
 /// Letters that are moved to their next home at the same time.
 const PARKING: usize = 16;
-/// Between two readings, so that another worker's reader has a chance.
-const ROOM: Duration = Duration::from_millis(250);
 
 pub(super) async fn replay(
     State(worker): State<Arc<Worker>>,

@@ -30,14 +30,12 @@ use super::{
     select::Filter,
     selective, to_its_end,
     trail::Trail,
-    turns::Reading,
+    turns::{ROOM, Reading},
 };
 use crate::Worker;
 
 /// Letters that are added at the same time.
 const ADDING: usize = 16;
-/// Between two readings of an export, so that another worker's reader has a chance.
-const ROOM: Duration = Duration::from_millis(250);
 /// How often an export whose client takes no line asks whether somebody else should have the dead letters.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Bytes of an import, at most: some thousand letters.

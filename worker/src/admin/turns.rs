@@ -32,6 +32,9 @@ const AT_LEAST: Duration = Duration::from_secs(1);
 /// for half an hour.
 const AT_MOST: Duration = Duration::from_secs(20);
 
+/// Between two readings of one request, so that another worker's reader has a chance.
+pub(super) const ROOM: Duration = Duration::from_millis(250);
+
 /// Who waits for the dead letters in this worker.
 #[derive(Default)]
 pub(crate) struct Turns {

@@ -250,12 +250,13 @@ impl Publishing {
                     }
                 }
                 Some(outcome) = repairs.next() => {
-                    // What a blocked connection does not answer, another one would not either.
-                    if !matches!(outcome, Ok(Ok(()))) && !connection.status().blocked() {
-                        // Connecting anew declares again, and says what is wrong.
+                    if matches!(outcome, Ok(Ok(()))) {
+                        tracing::warn!(role = self.role, "a message was unroutable; declared the topology again");
+                    } else if !connection.status().blocked() {
+                        // Connecting anew declares again, and says what is wrong. What a blocked connection does not answer,
+                        // another one would not either.
                         return Ok(());
                     }
-                    tracing::warn!(role = self.role, "a message was unroutable; declared the topology again");
                 }
                 Some(event) = news.next() => self.tell(&event),
                 _ = pulse.tick() => lanes.tend(Instant::now()),
