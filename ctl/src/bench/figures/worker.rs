@@ -52,27 +52,26 @@ impl Drained {
     }
 }
 
-/// Starts a worker on a queue that holds so many messages, and watches until they all ended in this way.
-pub(super) async fn drain(
+/// Starts a worker on a full queue, and watches until so many were applied.
+async fn drain(
     stage: &Stage,
     store: &Store,
     (url, data): (&SecretString, &Path),
-    (count, outcome): (u64, &str),
+    count: u64,
     settings: &[(&str, &str)],
-) -> Result<Drained> {
+) -> Result<(Drained, Program)> {
     let servers = [broker_pid(stage), store.pid()];
     let cpu = |part: Option<u32>| part.map(process::cpu_of_tree).unwrap_or_default();
     let wrote = |part: Option<u32>| part.map(process::written_by_tree).unwrap_or_default();
     let parts = |worker: Option<u32>| [worker, servers[0], servers[1]];
     let before = (parts(None).map(cpu), parts(None).map(wrote));
     let worker = stage.worker(url, data, settings).await?;
-    let (rate, resident) = watch(&worker, count, outcome).await?;
+    let (rate, resident) = watch(&worker, count, "applied").await?;
     let after = (parts(Some(worker.pid())).map(cpu), parts(Some(worker.pid())).map(wrote));
-    drop(worker);
     let cost = costs(before.0, after.0, count);
     let written =
         [0, 1, 2].map(|part| after.1[part].saturating_sub(before.1[part]).checked_div(count).unwrap_or_default());
-    Ok(Drained { rate, cost, written, resident })
+    Ok((Drained { rate, cost, written, resident }, worker))
 }
 
 /// Looks on until so many deliveries ended in this way. The rate is that between the first look that saw any and the last;
@@ -125,13 +124,16 @@ async fn repetition(stage: &Stage, progress: &Progress, store: &Store, rows: &mu
     let data = stage.fresh_directory()?;
     let url = store.fresh().await?;
     progress.step(&format!("{}: a worker by batches", store.name()));
-    let drained = applied(stage, store, (&url, &data), &many, &[]).await?;
+    register(stage, &url, &data, &many).await?;
+    broker::fill(stage, &many).await?;
+    // Their repeats, for the same worker: what its shortcut knows, it knows until its end.
+    broker::fill(stage, &many).await?;
+    let (drained, worker) = drain(stage, store, (&url, &data), many.numbers.end, &[]).await?;
     rows.batches.add(drained.rate);
     rows.note = drained.cost_note();
-
     progress.step(&format!("{}: repeats", store.name()));
-    broker::fill(stage, &many).await?;
-    rows.repeats.add(drain(stage, store, (&url, &data), (many.numbers.end, "duplicate"), &[]).await?.rate);
+    rows.repeats.add(watch(&worker, many.numbers.end, "duplicate").await?.0);
+    drop(worker);
 
     if matches!(store, Store::Embedded) {
         progress.step("sled's own writes");
@@ -159,7 +161,7 @@ pub(super) async fn applied(
     register(stage, url, data, orders).await?;
     broker::fill(stage, orders).await?;
     let count = orders.numbers.end - orders.numbers.start;
-    drain(stage, store, (url, data), (count, "applied"), settings).await
+    Ok(drain(stage, store, (url, data), count, settings).await?.0)
 }
 
 fn figures(store: &Store, rows: Rows) -> Vec<Figure> {
