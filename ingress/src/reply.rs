@@ -1,7 +1,8 @@
 //! What WeChat is told: one table of refusals, and the exact bytes of each reply.
 //!
 //! v2 looks at the XML's `return_code` and at nothing else, so a refusal has a status of its own only where HTTP itself
-//! is at fault; v3 looks at the status and at nothing else. A reason is short, holds nothing that came in, and tells a forger nothing that helps him.
+//! is at fault; v3 looks at the status and at nothing else. A reason is short, holds nothing that came in, and tells a
+//! forger nothing that helps him.
 
 use axum::{
     http::{

@@ -3,7 +3,8 @@
 //! In front of a store on a server, sled holds the keys of events that took effect. It is a shortcut, not the truth: an
 //! event that it does not know goes to the store, whose transaction decides. So it may be deleted at any time without
 //! changing a result, and it is written only after the commit; written earlier, a crash in between would turn into a lost
-//! payment. It is forgotten when the store was away, which may have come back without its last commits. The embedded store is in sled itself and answers its repeats as fast.
+//! payment. It is forgotten when the store was away, which may have come back without its last commits. The embedded store
+//! is in sled itself and answers its repeats as fast.
 
 use wxpay_shared::{
     event::Event,

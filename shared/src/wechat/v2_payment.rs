@@ -1,8 +1,8 @@
 //! The payment notice of APIv2, from signed fields to a fact.
 //!
-//! Reads only what an order needs, once every field is there that such a notice always has. The amount is `total_fee`, what the order asked for; `cash_fee` and
-//! `settlement_total_fee` are lower where coupons were used and are not looked at. All times are Beijing time. Source:
-//! the vendor's page on the v2 payment result notice.
+//! Reads only what an order needs, once every field is there that such a notice always has. The amount is `total_fee`, what
+//! the order asked for; `cash_fee` and `settlement_total_fee` are lower where coupons were used and are not looked at. All
+//! times are Beijing time. Source: the vendor's page on the v2 payment result notice.
 
 use jiff::{Timestamp, civil::DateTime, tz};
 
