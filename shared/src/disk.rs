@@ -110,6 +110,11 @@ pub enum DiskError {
     /// The job panicked; what it had written until then may be on disk.
     #[error("a job of the database panicked")]
     Panicked,
+    /// Records as an earlier version wrote them. Nothing was changed.
+    #[error(
+        "data_dir: the {0} in it is an earlier version's, which this one does not read: use that version, or another directory"
+    )]
+    Earlier(&'static str),
 }
 
 type Cause = Box<dyn StdError + Send + Sync>;

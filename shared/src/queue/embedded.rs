@@ -206,7 +206,9 @@ impl From<DiskError> for QueueError {
     fn from(error: DiskError) -> Self {
         match error {
             DiskError::Closed => Self::Closed,
-            DiskError::Failed(_) | DiskError::Stuck | DiskError::Panicked => Self::Unavailable(Box::new(error)),
+            DiskError::Failed(_) | DiskError::Stuck | DiskError::Panicked | DiskError::Earlier(_) => {
+                Self::Unavailable(Box::new(error))
+            }
         }
     }
 }
@@ -216,7 +218,7 @@ impl From<DiskError> for PublishError {
         match error {
             DiskError::Closed => Self::Closed,
             DiskError::Stuck => Self::Timeout,
-            DiskError::Failed(_) | DiskError::Panicked => Self::Nacked,
+            DiskError::Failed(_) | DiskError::Panicked | DiskError::Earlier(_) => Self::Nacked,
         }
     }
 }

@@ -166,11 +166,7 @@ impl Store for EmbeddedStore {
 
     async fn account(&self, id: &AccountId, limit: usize) -> Result<Option<Account>, StoreError> {
         let id = id.clone();
-        self.read(move |trees| {
-            let Some(balance) = trees.balance(&id)? else { return Ok(None) };
-            Ok(Some(Account { balance, entries: trees.latest_of_account(&id, limit)? }))
-        })
-        .await
+        self.read(move |trees| trees.account(&id, limit)).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -215,7 +211,9 @@ fn apply_one(records: &Records<'_>, event: &Event, now: Timestamp) -> Result<App
 impl From<DiskError> for StoreError {
     fn from(error: DiskError) -> Self {
         match error {
-            DiskError::Closed | DiskError::Failed(_) | DiskError::Stuck => Self::Unavailable(Box::new(error)),
+            DiskError::Closed | DiskError::Failed(_) | DiskError::Stuck | DiskError::Earlier(_) => {
+                Self::Unavailable(Box::new(error))
+            }
             // Whatever made the job panic need not be in the next one.
             DiskError::Panicked => Self::Transient(Box::new(error)),
         }

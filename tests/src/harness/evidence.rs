@@ -1,9 +1,9 @@
 //! What lies in tables and queues, read past the programs under test: from the database by SQL, from the broker by AMQP,
 //! from sled's own trees.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use wxpay_shared::{
     disk::{Disk, Holds},
     event::Fact,
@@ -90,24 +90,21 @@ impl Evidence {
                 points: order.credited,
             });
         }
-        for (key, entry) in tree::<LedgerEntry>(&disk, "store.ledger") {
-            let (_, seq) = key.split_last_chunk::<8>().expect("the key ends with a number");
-            self.ledger.push(Entry {
-                user: entry.account.user.into(),
-                // sled's home counts from 0.
-                seq: i64::from_be_bytes(*seq) + 1,
-                order: entry.order.out_trade_no.to_string(),
-                event: entry.event.to_string(),
-                points: entry.points,
-                balance: entry.balance,
-            });
-        }
+        let mut ledger: BTreeMap<_, Linked> = tree(&disk, "store.ledger").collect();
         for (key, account) in tree::<serde_json::Value>(&disk, "store.accounts") {
             let key = String::from_utf8(key).expect("names are text");
             let count = |name: &str| account[name].as_i64().expect("a number");
             let user = key.split('\0').nth(1).expect("merchant and user").to_owned();
-            self.accounts.push(Account { user, balance: count("balance"), entries: count("entries") });
+            let (entries, mut last) = (count("entries"), account["last"].as_u64());
+            let mut seq = entries;
+            while let Some(linked) = last.and_then(|number| ledger.remove(&number.to_be_bytes()[..])) {
+                self.ledger.push(numbered(linked.entry, seq));
+                (last, seq) = (linked.before, seq - 1);
+            }
+            self.accounts.push(Account { user, balance: count("balance"), entries });
         }
+        // Those that no account leads to.
+        self.ledger.extend(ledger.into_values().map(|linked| numbered(linked.entry, 0)));
         if queue {
             self.read_queue(disk.clone()).await;
         }
@@ -150,13 +147,30 @@ async fn rows<T, const N: usize>(
     found.into_iter().map(|row| read(split(row).try_into().expect("a value for each column"))).collect()
 }
 
-fn tree<T: DeserializeOwned>(disk: &Disk, name: &str) -> Vec<(Vec<u8>, T)> {
+fn tree<T: DeserializeOwned>(disk: &Disk, name: &str) -> impl Iterator<Item = (Vec<u8>, T)> + use<T> {
     let entries = disk.tree(name).expect("the database can be read");
-    let read = entries.iter().map(|entry| {
+    entries.iter().map(|entry| {
         let (key, value) = entry.expect("the database can be read");
         (key.to_vec(), serde_json::from_slice(&value).expect("a record of the store"))
-    });
-    read.collect()
+    })
+}
+
+/// An entry of sled's ledger, and the number of its account's entry before.
+#[derive(Deserialize)]
+struct Linked {
+    entry: LedgerEntry,
+    before: Option<u64>,
+}
+
+fn numbered(entry: LedgerEntry, seq: i64) -> Entry {
+    Entry {
+        user: entry.account.user.into(),
+        seq,
+        order: entry.order.out_trade_no.to_string(),
+        event: entry.event.to_string(),
+        points: entry.points,
+        balance: entry.balance,
+    }
 }
 
 fn number(text: &str) -> i64 {

@@ -53,3 +53,15 @@ async fn the_embedded_store_flushes_nothing_for_repeats() {
     assert_eq!(apply(&**store, &[paid("A", "T1"), paid("B", "T2")]).await, ["duplicate", "fresh +1999"]);
     assert_eq!(disk.syncs(), before + 1);
 }
+
+/// Customer by customer, as it lay before, each payment was written to another page.
+#[tokio::test]
+async fn a_ledger_of_an_earlier_version_is_named_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let disk = Disk::open(directory.path(), Holds::Records).await.unwrap();
+    let ledger = disk.tree("store.ledger").unwrap();
+    ledger.insert(b"shop\0u\0\0\0\0\0\0\0\0\0", b"{}").unwrap();
+    let error = EmbeddedStore::open(disk, Arc::new(SystemClock)).err().unwrap();
+    assert!(error.to_string().contains("data_dir: the ledger in it is an earlier version's"), "{error}");
+    assert_eq!(ledger.len(), 1);
+}

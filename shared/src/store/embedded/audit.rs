@@ -8,7 +8,7 @@
 //! Numbers are big-endian and grow, so the lines lie in the order in which they were written.
 
 use sled::{
-    IVec, Transactional as _, Tree,
+    Transactional as _, Tree,
     transaction::{ConflictableTransactionError, TransactionError},
 };
 
@@ -17,7 +17,7 @@ use super::{
         StoreError,
         audit::{AuditLine, AuditQuery},
     },
-    records::{corrupt, read, unavailable},
+    records::{corrupt, number, read, unavailable},
 };
 use crate::disk::{Disk, DiskError};
 
@@ -78,9 +78,4 @@ impl AuditRecord {
         let value = self.lines.get(number.to_be_bytes()).map_err(unavailable)?;
         read(&value.ok_or_else(|| corrupt("a line of the audit record is missing"))?)
     }
-}
-
-fn number(key: &IVec) -> Result<u64, StoreError> {
-    let number = key.last_chunk::<8>().ok_or_else(|| corrupt("a key without a number"))?;
-    Ok(u64::from_be_bytes(*number))
 }

@@ -4,12 +4,15 @@
 //! | --- | --- | --- |
 //! | `store.orders` | merchant, order number | the order |
 //! | `store.facts` | event key | the order that it was recorded on |
-//! | `store.accounts` | merchant, user | balance, number of entries |
-//! | `store.ledger` | merchant, user, number | the entry |
-//! | `store.order_ledger` | merchant, order number, number | the account of the entry |
+//! | `store.accounts` | merchant, user | balance, count of entries, number of the latest |
+//! | `store.ledger` | number | the entry, and the number of the account's entry before |
+//! | `store.order_ledger` | merchant, order number, number | nothing |
 //!
-//! The parts of a key are separated by a zero byte, which no name contains; numbers are big-endian, so the entries of an
-//! account or an order lie side by side in their order. Values are JSON.
+//! The parts of a key are separated by a zero byte, which no name contains; numbers are big-endian and grow. So the ledger
+//! is written at its end only, however many customers pay in turns: the page that takes an entry is in memory. Values are
+//! JSON.
+
+use std::{cell::Cell, sync::Arc};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -18,7 +21,7 @@ use sled::{
     transaction::{ConflictableTransactionError, TransactionError, TransactionalTree, UnabortableTransactionError},
 };
 
-use super::super::{LedgerEntry, StoreError};
+use super::super::{Account, LedgerEntry, StoreError};
 use crate::{
     disk::{Disk, DiskError},
     event::EventKey,
@@ -38,25 +41,43 @@ const ACCOUNTS: usize = 2;
 const LEDGER: usize = 3;
 const ORDER_LEDGER: usize = 4;
 
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
-struct Balance {
+/// What is kept of an account.
+#[derive(Default, Serialize, Deserialize)]
+struct Points {
     balance: i64,
     entries: u64,
+    last: Option<u64>,
+}
+
+/// An entry, and its account's entry before it.
+#[derive(Serialize, Deserialize)]
+struct Linked {
+    entry: LedgerEntry,
+    before: Option<u64>,
 }
 
 impl Trees {
     pub(super) fn open(disk: &Disk) -> Result<Self, DiskError> {
         let names = ["store.orders", "store.facts", "store.accounts", "store.ledger", "store.order_ledger"];
         let [orders, facts, accounts, ledger, order_ledger] = names.map(|name| disk.tree(name));
-        Ok(Self { all: [orders?, facts?, accounts?, ledger?, order_ledger?] })
+        let trees = Self { all: [orders?, facts?, accounts?, ledger?, order_ledger?] };
+        match trees.all[LEDGER].first().map_err(|error| DiskError::Failed(Arc::new(error)))? {
+            // The names of the account came first.
+            Some((key, _)) if key.len() != size_of::<u64>() => Err(DiskError::Earlier("ledger")),
+            _ => Ok(trees),
+        }
     }
 
-    /// Runs a job that reads and writes records, all or nothing. An error undoes everything.
+    /// Runs a job that reads and writes records, all or nothing. An error undoes everything. On the database's thread, so
+    /// that no two take the same numbers.
     pub(super) fn transaction<T>(&self, job: impl Fn(&Records<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let done = self
-            .all
-            .as_slice()
-            .transaction(|trees| job(&Records { trees }).map_err(ConflictableTransactionError::Abort));
+        let next = match self.all[LEDGER].last().map_err(unavailable)? {
+            Some((key, _)) => number(&key)? + 1,
+            None => 0,
+        };
+        let done = self.all.as_slice().transaction(|trees| {
+            job(&Records { trees, next: Cell::new(next) }).map_err(ConflictableTransactionError::Abort)
+        });
         done.map_err(|error| match error {
             TransactionError::Abort(error) => error,
             TransactionError::Storage(error) => unavailable(error),
@@ -71,28 +92,30 @@ impl Trees {
         self.get(FACTS, key.as_str().as_bytes())
     }
 
-    pub(super) fn balance(&self, id: &AccountId) -> Result<Option<i64>, StoreError> {
-        Ok(self.get::<Balance>(ACCOUNTS, &account_key(id))?.map(|account| account.balance))
-    }
-
-    /// Newest first.
-    pub(super) fn latest_of_account(&self, id: &AccountId, limit: usize) -> Result<Vec<LedgerEntry>, StoreError> {
-        let entries = self.all[LEDGER].scan_prefix(group(&account_key(id))).rev().take(limit);
-        entries.map(|entry| read(&entry.map_err(unavailable)?.1)).collect()
+    /// Its latest entries, newest first.
+    pub(super) fn account(&self, id: &AccountId, limit: usize) -> Result<Option<Account>, StoreError> {
+        let Some(Points { balance, last: mut next, .. }) = self.get(ACCOUNTS, &account_key(id))? else {
+            return Ok(None);
+        };
+        let mut entries = Vec::new();
+        while entries.len() < limit
+            && let Some(number) = next
+        {
+            let linked = self.entry(number)?;
+            entries.push(linked.entry);
+            next = linked.before;
+        }
+        Ok(Some(Account { balance, entries }))
     }
 
     /// Oldest first.
     pub(super) fn entries_of_order(&self, id: &OrderId) -> Result<Vec<LedgerEntry>, StoreError> {
-        let index = self.all[ORDER_LEDGER].scan_prefix(group(&order_key(id)));
-        index
-            .map(|pointer| {
-                let (key, account) = pointer.map_err(unavailable)?;
-                let (_, number) = key.split_last_chunk::<8>().ok_or_else(|| corrupt("a key without a number"))?;
-                let account: AccountId = read(&account)?;
-                let entry = self.get(LEDGER, &numbered(&account_key(&account), u64::from_be_bytes(*number)))?;
-                entry.ok_or_else(|| corrupt("an order's ledger entry is missing"))
-            })
-            .collect()
+        let keys = self.all[ORDER_LEDGER].scan_prefix([&order_key(id)[..], b"\0"].concat()).keys();
+        keys.map(|key| Ok(self.entry(number(&key.map_err(unavailable)?)?)?.entry)).collect()
+    }
+
+    fn entry(&self, number: u64) -> Result<Linked, StoreError> {
+        self.get(LEDGER, &number.to_be_bytes())?.ok_or_else(|| corrupt("a ledger entry is missing"))
     }
 
     fn get<T: DeserializeOwned>(&self, tree: usize, key: &[u8]) -> Result<Option<T>, StoreError> {
@@ -103,6 +126,8 @@ impl Trees {
 /// The records inside a transaction: it sees its own writes.
 pub(super) struct Records<'a> {
     trees: &'a [TransactionalTree],
+    /// The number of the next ledger entry.
+    next: Cell<u64>,
 }
 
 impl Records<'_> {
@@ -132,14 +157,16 @@ impl Records<'_> {
         at: Timestamp,
     ) -> Result<(), StoreError> {
         let key = account_key(&account);
-        let Balance { balance, entries } = self.get(ACCOUNTS, &key)?.unwrap_or_default();
+        let Points { balance, entries, last } = self.get(ACCOUNTS, &key)?.unwrap_or_default();
         // Only this event meets the bound, so it must not look like a fault of the whole store.
         let overflow = || StoreError::Transient("the balance of the account would exceed its range".into());
         let balance = balance.checked_add(points).ok_or_else(overflow)?;
-        self.put(ACCOUNTS, &key, &Balance { balance, entries: entries + 1 })?;
-        self.put(ORDER_LEDGER, &numbered(&order_key(order), entries), &account)?;
+        let number = self.next.replace(self.next.get() + 1);
+        self.put(ACCOUNTS, &key, &Points { balance, entries: entries + 1, last: Some(number) })?;
+        let of_order = [&order_key(order)[..], b"\0", &number.to_be_bytes()].concat();
+        self.trees[ORDER_LEDGER].insert(of_order, &[]).map_err(transaction_failed)?;
         let entry = LedgerEntry { account, order: order.clone(), event, points, balance, at };
-        self.put(LEDGER, &numbered(&key, entries), &entry)
+        self.put(LEDGER, &number.to_be_bytes(), &Linked { entry, before: last })
     }
 
     fn get<T: DeserializeOwned>(&self, tree: usize, key: &[u8]) -> Result<Option<T>, StoreError> {
@@ -160,13 +187,10 @@ fn account_key(id: &AccountId) -> Vec<u8> {
     [id.merchant.as_str(), id.user.as_str()].join("\0").into_bytes()
 }
 
-/// What all numbered keys of one account or order begin with.
-fn group(key: &[u8]) -> Vec<u8> {
-    [key, b"\0"].concat()
-}
-
-fn numbered(key: &[u8], number: u64) -> Vec<u8> {
-    [key, b"\0", &number.to_be_bytes()].concat()
+/// The number that a key ends with.
+pub(super) fn number(key: &[u8]) -> Result<u64, StoreError> {
+    let number = key.last_chunk::<8>().ok_or_else(|| corrupt("a key without a number"))?;
+    Ok(u64::from_be_bytes(*number))
 }
 
 pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
