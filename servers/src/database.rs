@@ -49,9 +49,10 @@ pub enum Kind {
 #[derive(Debug)]
 pub struct Database {
     kind: Kind,
+    /// Before the directory, so that it ends first: it would go on writing there, and some of it would stay.
+    server: Option<Server>,
     directory: TempDir,
     port: u16,
-    server: Option<Server>,
 }
 
 /// The address of a fresh database on the server of this kind that all tests share.
@@ -89,7 +90,7 @@ impl Database {
     /// Makes a server of one's own and starts it. It takes a moment until it is [`ready`](Self::ready).
     pub fn start(kind: Kind) -> Self {
         let directory = TempDir::with_prefix("wxpay-database-").expect("the temporary directory can be written");
-        let mut database = Self { kind, directory, port: free_port(), server: None };
+        let mut database = Self { kind, server: None, directory, port: free_port() };
         let (program, arguments) = match kind {
             Kind::Postgres => postgres(
                 &tool("/usr/lib/postgresql", "bin/initdb", INSTALL_POSTGRES),

@@ -49,11 +49,12 @@ const COUNTS: &str = "Count = fun(Q) -> \
 /// A node, running or not. Data and ports stay the same when it is started again.
 #[derive(Debug)]
 pub struct Node {
+    /// Before the directory, so that it ends first: it would go on writing there, and some of it would stay.
+    server: Option<Server>,
     directory: TempDir,
     name: String,
     port: u16,
     environment: Vec<(String, String)>,
-    server: Option<Server>,
 }
 
 /// The node that all tests of this run share.
@@ -115,7 +116,7 @@ impl Node {
             ("RABBITMQ_CTL_ERL_ARGS", format!("-setcookie {COOKIE}")),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        Self { directory, name, port, environment, server: None }
+        Self { server: None, directory, name, port, environment }
     }
 
     /// Starts a node that does not run.
@@ -305,4 +306,24 @@ fn script(name: &str) -> PathBuf {
 fn find_script(name: &str) -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/rabbitmq/lib").ok()?;
     versions.flatten().map(|version| version.path().join("sbin").join(name)).find(|path| path.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_left_of_a_node_that_was_writing() {
+        let node = Node::start();
+        node.ready().await;
+        let directory = node.directory.path().to_owned();
+        let file = directory.join("late/file");
+        node.eval(&format!(
+            "spawn(fun Write() -> filelib:ensure_dir(\"{0}\"), file:write_file(\"{0}\", <<>>), Write() end).",
+            file.display()
+        ));
+        wait_until("it writes", Duration::from_secs(10), async || file.exists()).await;
+        drop(node);
+        assert!(!directory.exists(), "it is written to while it is removed");
+    }
 }

@@ -63,9 +63,10 @@ fn blocks(document: &str) -> Vec<Block> {
 
 /// What a reader of the documents has: his configuration, and `wxpayctl serve` on it.
 struct Site {
+    /// Before the directory, so that it ends before that is removed.
+    _server: Server,
     directory: TempDir,
     ports: [u16; 3],
-    _server: Server,
 }
 
 impl Site {

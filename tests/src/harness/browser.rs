@@ -30,8 +30,8 @@ const FLAGS: [&str; 9] = [
 ];
 
 struct Driver {
-    _directory: TempDir,
     _server: Server,
+    _directory: TempDir,
     url: String,
 }
 

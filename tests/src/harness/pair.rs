@@ -34,9 +34,10 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
 /// The pair, its configuration and its ports. Both stay the same when a program is started again.
 pub(crate) struct Pair {
-    directory: TempDir,
+    /// Both before the directory, so that they end before it is removed.
     ingress: Option<Server>,
     worker: Option<Server>,
+    directory: TempDir,
     pub(crate) ingress_port: u16,
     pub(crate) ops_port: u16,
     pub(crate) admin_port: u16,
