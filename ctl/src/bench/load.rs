@@ -59,6 +59,13 @@ pub(super) struct Outcome {
     pub(super) latency: Histogram<u64>,
 }
 
+impl Outcome {
+    /// The longest time in which no reply came.
+    pub(super) fn silence(&self) -> Duration {
+        self.replies.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    }
+}
+
 struct Tally {
     started: Instant,
     next: Cell<usize>,

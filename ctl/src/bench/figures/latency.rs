@@ -7,7 +7,7 @@ use wxpay_shared::envelope::Api;
 use super::{
     super::{
         Progress, broker,
-        load::Plan,
+        load::{Outcome, Plan},
         report::{Figure, Target},
         stage::Stage,
         summary::Samples,
@@ -25,8 +25,8 @@ const OPEN: usize = 512;
 /// what comes then waits; a shorter time has that moment in it by chance.
 const LONGER: u32 = 5;
 
-/// What it is where the open loop's p99 is missed.
-const OPEN_BOUND: &str = "the disk under the broker, while that deletes an old write-ahead log";
+/// What it is where a time is missed.
+const BOUND: &str = "the disk under the broker, while that deletes an old write-ahead log";
 
 pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Figure>> {
     let ingress = stage.ingress().await?;
@@ -43,7 +43,7 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
             broker::purge(stage).await?;
             highest = highest.max(run.rate);
             if connections == CLOSED[0] {
-                closed.add(&run.outcome.latency);
+                closed.add_run(&run.outcome);
             }
         }
         let rate = highest * 8 / 10;
@@ -53,16 +53,16 @@ pub(crate) async fn measure(stage: &Stage, progress: &Progress) -> Result<Vec<Fi
         let run = accept_these(stage, &ingress, requests(stage, ingress.notify_port, Api::V2)?, plan).await?;
         broker::purge(stage).await?;
         rates.add(run.rate);
-        open.add(&run.outcome.latency);
+        open.add_run(&run.outcome);
         progress.step(&format!("latency, bare publisher at {rate}/s"));
         bare.add(&broker::bare_open_loop(stage, &messages, rate, plan.measured).await?);
         broker::purge(stage).await?;
     }
-    let mut figures = closed.figures("reply, 64 connections");
+    let mut figures: Vec<_> = closed.figures("reply, 64 connections").map(|figure| figure.bounded_by(BOUND)).into();
     let name = format!("reply, open loop, {} /s (80 % of the highest)", rates.median());
     let baseline = "bare publisher's confirm at the same rate";
     let quantiles = open.figures(&name).into_iter().zip([bare.p99, bare.p999]);
-    figures.extend(quantiles.map(|(figure, bare)| figure.against(baseline, &bare).bounded_by(OPEN_BOUND)));
+    figures.extend(quantiles.map(|(figure, bare)| figure.against(baseline, &bare).bounded_by(BOUND)));
     Ok(figures)
 }
 
@@ -71,19 +71,27 @@ struct Quantiles {
     p50: Samples,
     p99: Samples,
     p999: Samples,
+    silence: Samples,
 }
 
 impl Quantiles {
+    fn add_run(&mut self, outcome: &Outcome) {
+        self.add(&outcome.latency);
+        self.silence.add(u64::try_from(outcome.silence().as_micros()).unwrap_or(u64::MAX));
+    }
+
     fn add(&mut self, latency: &Histogram<u64>) {
         self.p50.add(latency.value_at_quantile(0.5));
         self.p99.add(latency.value_at_quantile(0.99));
         self.p999.add(latency.value_at_quantile(0.999));
     }
 
-    fn figures(self, name: &str) -> Vec<Figure> {
+    fn figures(self, name: &str) -> [Figure; 2] {
         let p99 = Figure::new(format!("{name}, p99"), "µs", self.p99).target(Target::AtMost(P99));
         let p99 = p99.note(format!("median {} µs", self.p50.median()));
         let p999 = Figure::new(format!("{name}, p99.9"), "µs", self.p999).target(Target::AtMost(P999));
-        vec![p99, p999]
+        let longest = (self.silence.median(), self.silence.min(), self.silence.max());
+        let p999 = p999.note(format!("longest time without any reply: {} ({}–{}) µs", longest.0, longest.1, longest.2));
+        [p99, p999]
     }
 }
