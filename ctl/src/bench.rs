@@ -6,7 +6,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use reqwest::Url;
@@ -170,7 +170,11 @@ pub(crate) async fn run(args: Args, screen: &mut Screen<'_>) -> Result<Verdict> 
     let mut left_out = Vec::new();
     let (figures, servers) = match &args.post {
         Some(url) => (post(&args, url, &effort, &progress).await?, Vec::new()),
-        None => measure(args, effort, &progress, &mut left_out).await?,
+        None => tokio::select! {
+            measured = measure(args, effort, &progress, &mut left_out) => measured?,
+            // Servers and directories, gigabytes at times, go with what is dropped here.
+            _ = tokio::signal::ctrl_c() => bail!("stopped; nothing is told of what was measured"),
+        },
     };
     progress.0.finish_and_clear();
     let missed = !left_out.is_empty() || figures.iter().any(Figure::is_missed);

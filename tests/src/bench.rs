@@ -1,10 +1,17 @@
 //! The benchmark measures something: each figure has its samples, its baseline and its verdict.
 
-use std::process::Command;
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use serde_json::Value;
 
-use crate::harness::pair::binary;
+use crate::harness::{pair::binary, wait_until};
+
+/// Three servers start and end in it.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The report of a run on the smallest scale, and its exit code.
 fn run(arguments: &[&str]) -> (Value, Option<i32>) {
@@ -68,4 +75,33 @@ fn what_could_not_be_measured_is_said_and_is_no_success() {
     let left_out = report["left_out"].as_array().unwrap();
     assert!(left_out[0].as_str().unwrap().starts_with("Together: "), "{report}");
     assert_eq!((left_out.len(), code), (1, Some(1)), "{report}");
+}
+
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// A large store is gigabytes.
+#[tokio::test]
+async fn a_run_that_is_interrupted_leaves_nothing() {
+    binary("wxpay-ingress");
+    let place = tempfile::tempdir().unwrap();
+    let mut bench = tokio::process::Command::new(binary("wxpayctl"))
+        .args(["bench", "growth", "--sizes", "10000000"])
+        .env("TMPDIR", place.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    wait_until("a store is filled", PATIENCE, async || {
+        let files = entries(place.path()).into_iter().flat_map(|run| entries(&run)).flat_map(|data| entries(&data));
+        files.filter(|file| file.ends_with("db")).any(|file| file.metadata().is_ok_and(|file| file.len() > 1_000_000))
+    })
+    .await;
+    let pid = bench.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let ended = tokio::time::timeout(PATIENCE, bench.wait()).await.expect("it ends").unwrap();
+    assert!(!ended.success(), "{ended}");
+    assert_eq!(entries(place.path()), Vec::<PathBuf>::new());
 }
