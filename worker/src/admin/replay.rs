@@ -177,42 +177,39 @@ impl Run {
 
     async fn read(&mut self, reading: &mut Reading) -> Result<Pause, Stop> {
         self.left = 0;
+        self.copies = Copies::default();
         let size = self.request.rate.map_or(CHUNK, |rate| CHUNK.min(usize::try_from(rate).unwrap_or(CHUNK)));
         let mut chunk: Vec<Delivery> = Vec::with_capacity(size);
-        self.copies = Copies::default();
-        loop {
-            let letter = reading.next().await?;
-            let ended = letter.is_none();
-            if let Some(letter) = letter
-                && (Filter { select: &self.request.select, merchants: &self.merchants }).matches(&letter.message)
-            {
-                if chunk.iter().any(|tried| same(&tried.message, &letter.message))
-                    && !self.try_chunk(reading.desk(), &mut chunk).await?
-                {
-                    return Ok(Pause::Gone);
-                }
-                if self.copies.is_surplus(&letter.message) {
-                    self.drop_copy(reading.desk(), &letter).await?;
-                } else if self.still_dead.contains(&letter.message.id) {
-                    // It was tried: in an earlier reading, or by a dry run as the letter that this is a copy of.
-                } else if self.tried + chunk.len() < self.limit {
-                    chunk.push(letter);
-                } else {
-                    self.left += 1;
-                }
+        while let Some(letter) = reading.next().await? {
+            if !(Filter { select: &self.request.select, merchants: &self.merchants }).matches(&letter.message) {
+                continue;
             }
-            if chunk.len() == size || (ended && !chunk.is_empty()) {
+            // What becomes of the first decides about its copy.
+            if chunk.iter().any(|tried| same(&tried.message, &letter.message))
+                && !self.try_chunk(reading.desk(), &mut chunk).await?
+            {
+                return Ok(Pause::Gone);
+            }
+            if self.copies.is_surplus(&letter.message) {
+                self.drop_copy(reading.desk(), &letter).await?;
+            } else if self.still_dead.contains(&letter.message.id) {
+                // It was tried: in an earlier reading, or by a dry run as the letter that this is a copy of.
+            } else if self.tried + chunk.len() < self.limit {
+                chunk.push(letter);
+            } else {
+                self.left += 1;
+            }
+            if chunk.len() == size {
                 if !self.try_chunk(reading.desk(), &mut chunk).await? {
                     return Ok(Pause::Gone);
                 }
-                if !ended && reading.should_make_room() {
+                if reading.should_make_room() {
                     return Ok(Pause::Room);
                 }
             }
-            if ended {
-                return Ok(Pause::End);
-            }
         }
+        let is_awaited = chunk.is_empty() || self.try_chunk(reading.desk(), &mut chunk).await?;
+        Ok(if is_awaited { Pause::End } else { Pause::Gone })
     }
 
     async fn drop_copy(&self, desk: &dyn Desk, copy: &Delivery) -> Result<(), QueueError> {
