@@ -129,6 +129,9 @@ impl Effort {
         let quick = args.quick;
         let seconds = args.seconds.unwrap_or(if quick { 1 } else { 3 });
         let sizes = if quick { vec![1_000, 20_000] } else { vec![10_000, 1_000_000, 10_000_000] };
+        let mut sizes = args.sizes.clone().unwrap_or(sizes);
+        // A store only grows.
+        sizes.sort_unstable();
         let events = args.events.unwrap_or(if quick { 4_000 } else { 40_000 });
         Self {
             repetitions: args.repetitions.unwrap_or(if quick { 2 } else { 5 }),
@@ -137,7 +140,7 @@ impl Effort {
             events,
             events_one_by_one: (events / 8).max(100),
             events_for_memory: args.events.unwrap_or(if quick { 20_000 } else { 1_000_000 }),
-            sizes: args.sizes.clone().unwrap_or(sizes),
+            sizes,
         }
     }
 

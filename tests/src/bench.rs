@@ -8,7 +8,11 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{pair::binary, wait_until};
+use crate::harness::{
+    database::{Kind, fresh_url},
+    pair::binary,
+    wait_until,
+};
 
 /// Three servers start and end in it.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -35,6 +39,10 @@ fn bench(arguments: &[&str]) -> Vec<Value> {
     report["figures"].as_array().unwrap().clone()
 }
 
+fn name(figure: &Value) -> &str {
+    figure["name"].as_str().unwrap()
+}
+
 fn measured(figure: &Value) -> u64 {
     figure["values"]["median"].as_u64().unwrap()
 }
@@ -56,7 +64,7 @@ fn each_figure_of_ingress_stands_beside_its_baseline() {
 fn a_worker_is_measured_on_every_store() {
     let figures = bench(&["worker", "--events", "400"]);
     for store in ["embedded", "PostgreSQL", "MariaDB"] {
-        let names = |figure: &&Value| figure["name"].as_str().unwrap().contains(store);
+        let names = |figure: &&Value| name(figure).contains(store);
         assert!(figures.iter().filter(names).count() >= 2, "{store}: {figures:?}");
     }
     assert!(figures.iter().all(|figure| measured(figure) > 0), "{figures:?}");
@@ -75,6 +83,29 @@ fn what_could_not_be_measured_is_said_and_is_no_success() {
     let left_out = report["left_out"].as_array().unwrap();
     assert!(left_out[0].as_str().unwrap().starts_with("Together: "), "{report}");
     assert_eq!((left_out.len(), code), (1, Some(1)), "{report}");
+}
+
+/// A database of the user's is held against what it did while it was small, and ours against small ones.
+#[tokio::test]
+async fn a_large_store_stands_beside_a_small_one() {
+    let own: &[&str] = &["embedded", "PostgreSQL", "MariaDB"];
+    let url = fresh_url(Kind::Postgres).await;
+    for (more, stores) in [(vec![], own), (vec!["--store-url", &url], &["embedded", "store-url"])] {
+        let figures = bench(&[vec!["growth", "--sizes", "300,50", "--events", "100"], more].concat());
+        for store in stores {
+            let of_store: Vec<_> = figures.iter().filter(|figure| name(figure).contains(store)).collect();
+            let (small, large): (Vec<_>, Vec<_>) =
+                of_store.into_iter().partition(|figure| name(figure).contains(" 50 "));
+            let expected = if *store == "embedded" { 2 } else { 1 };
+            assert_eq!((small.len(), large.len()), (expected, expected), "{store}: {figures:?}");
+            assert!(small.iter().all(|figure| measured(figure) > 0 && figure["baseline"].is_null()), "{figures:?}");
+            for figure in large {
+                assert_eq!(figure["baseline"]["name"], "at 50 orders", "{figure}");
+                assert!(measured(figure) > 0, "{figure}");
+                assert!(figure["baseline"]["values"]["median"].as_u64().unwrap() > 0, "{figure}");
+            }
+        }
+    }
 }
 
 fn entries(directory: &Path) -> Vec<PathBuf> {
