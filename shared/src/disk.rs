@@ -11,7 +11,7 @@
 
 use std::{
     error::Error as StdError,
-    fs::{DirBuilder, File, Permissions, TryLockError},
+    fs::{DirBuilder, DirEntry, File, Permissions, TryLockError},
     io,
     os::unix::fs::{DirBuilderExt as _, PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
@@ -46,6 +46,9 @@ const COMMIT_LIMIT: Duration = Duration::from_secs(30);
 /// sled writes what is larger than a quarter of a segment to a file of its own, which it never syncs. A leaf has up to 17
 /// records and is written as one, so this keeps records of up to 120 KiB in the log.
 const SEGMENT_BYTES: usize = 8 << 20;
+
+/// The directory of databases that end with their process.
+const PASSING: &str = "passing";
 
 /// What a database is for: what to do when it is damaged depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +185,19 @@ impl Disk {
         self.db.open_tree(name).map_err(|error| DiskError::Failed(Arc::new(error)))
     }
 
+    /// An empty database beside this one that nobody will open again: the handle's end removes its files, and where the
+    /// process died before, the next opening does.
+    ///
+    /// # Errors
+    /// [`DiskError::Failed`].
+    pub fn passing(&self, name: &str) -> Result<sled::Db, DiskError> {
+        let place = self.path.join(PASSING);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&place).map_err(sled::Error::from);
+        let config = sled::Config::new().path(place.join(name)).temporary(true);
+        let opened = made.and_then(|()| config.cache_capacity(Holds::Shortcut.cache_bytes()).open());
+        opened.map_err(|error| DiskError::Failed(Arc::new(error)))
+    }
+
     /// Runs a job on the database's thread, alone, and returns what it returned once everything that it wrote is on disk.
     /// Dropping the future does not stop the job.
     ///
@@ -267,13 +283,17 @@ impl Disk {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the database takes, and bytes that are free beside it. Deleted records give theirs back late or never.
+    /// Bytes that the database and those beside it take, and bytes that are free. Deleted records give theirs back late
+    /// or never.
     ///
     /// # Errors
     /// [`DiskError::Failed`].
     pub async fn space(&self) -> Result<(u64, u64), DiskError> {
         let disk = self.clone();
-        let look = move || Ok((disk.db.size_on_disk()?, free_bytes(&disk.path)?));
+        let look = move || {
+            let size = disk.db.size_on_disk()? + bytes_in(&disk.path.join(PASSING))?;
+            Ok((size, free_bytes(&disk.path)?))
+        };
         self.run(look).await?.map_err(|error: sled::Error| DiskError::Failed(Arc::new(error)))
     }
 
@@ -329,6 +349,8 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
             return Err(OpenError::Corrupt { path: path.to_owned(), holds, source });
         }
     };
+    // Not before sled has its lock: they are another process' as long as that runs.
+    remove_passing(path).map_err(io_error)?;
     let file = File::open(path.join("db")).map_err(io_error)?;
     if let Err(error) = file.set_permissions(Permissions::from_mode(0o600)) {
         tracing::warn!(%error, path = %path.display(), "cannot keep the database from other users of this machine");
@@ -347,6 +369,20 @@ fn open_now(path: &Path, holds: Holds) -> Result<Disk, OpenError> {
 fn free_bytes(path: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(path)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
+/// What the files in a directory take. What goes meanwhile takes nothing.
+fn bytes_in(path: &Path) -> io::Result<u64> {
+    let gone = |error: &io::Error| error.kind() == io::ErrorKind::NotFound;
+    let entries = match std::fs::read_dir(path) {
+        Err(error) if gone(&error) => return Ok(0),
+        entries => entries?,
+    };
+    let size = |entry: DirEntry| match entry.metadata() {
+        Err(error) if gone(&error) => Ok(0),
+        metadata => metadata.and_then(|it| if it.is_dir() { bytes_in(&entry.path()) } else { Ok(it.len()) }),
+    };
+    entries.map(|entry| entry.and_then(size)).sum()
 }
 
 /// Whether anyone has the database open. A database that does not exist yet is free.
@@ -375,6 +411,13 @@ fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn remove_passing(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path.join(PASSING)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 fn classify(gap: Gap, path: &Path, holds: Holds) -> OpenError {

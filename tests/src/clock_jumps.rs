@@ -84,7 +84,7 @@ impl Bench {
             consumer: Arc::new(RabbitConsumer::start(url.clone(), config.queue_settings())),
             dead_letters: Arc::clone(&dead_letters) as _,
             store: Arc::clone(&store),
-            settled: Some(Settled::open(&disk).unwrap()),
+            settled: Some(Settled::new(disk.clone())),
             disk,
             merchants: Arc::clone(&merchants),
             seal: Arc::clone(&seal),

@@ -140,7 +140,7 @@ impl Bench {
             consumer: Arc::new(queue.consumer()),
             dead_letters: Arc::new(queue.clone()),
             store: Arc::clone(&store) as _,
-            settled: Some(Settled::open(&disk).unwrap()),
+            settled: Some(Settled::new(disk.clone())),
             disk,
             merchants: Arc::new(LiveMerchants::new(Merchants::open(&config).unwrap())),
             seal: Arc::clone(&seal),

@@ -9,6 +9,7 @@
 use wxpay_shared::{
     event::Event,
     reason::{Reason, Rejection},
+    settled::Settled,
     store::{Applied, StoreError},
 };
 
@@ -28,15 +29,16 @@ impl Worker {
         let fresh: Vec<Event> =
             events.into_iter().zip(&repeats).filter(|(_, repeat)| !**repeat).map(|(event, _)| event).collect();
 
+        let sight = settled.map(Settled::sight);
         let applied =
             if fresh.is_empty() { Vec::new() } else { apply::apply(self.parts.store.as_ref(), &fresh).await? };
-        if let Some(settled) = settled {
+        if let Some((settled, sight)) = settled.zip(sight) {
             // Not a duplicate: it may be one of a fact that was recorded and rejected, and the notification that answers
             // for that one must be rejected each time it comes.
             let took_effect = |answer: &Result<Applied, StoreError>| matches!(answer, Ok(Applied::Fresh { .. }));
             let marks = fresh.iter().zip(&applied).filter(|(_, answer)| took_effect(answer));
             let marks: Vec<_> = marks.map(|(event, _)| (event.fact.key(), event.fact.fingerprint())).collect();
-            settled.put_all(marks);
+            settled.put_all(sight, marks);
         }
 
         let mut applied = applied.into_iter();

@@ -67,7 +67,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let settled = match home {
         Home::Embedded => None,
-        Home::Postgres | Home::Mysql => Some(Settled::open(&disk)?),
+        Home::Postgres | Home::Mysql => Some(Settled::new(disk.clone())),
     };
     let consumer = Arc::new(start(url.clone(), config.queue_settings()));
     let dead_letters = Arc::new(RabbitDeadLetters::new(url, config.queue_settings()));
