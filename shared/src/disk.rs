@@ -1,4 +1,4 @@
-//! A directory with one sled database: the one place that knows sled's traps.
+//! A directory with one sled database, and with those that end with their process: the one place that knows sled's traps.
 //!
 //! All writes run as jobs on one thread, which then makes everything durable at once for all who wait (group commit). So
 //! a stalled disk never blocks the async runtime, and transactions need no retry, since no two run at a time.
