@@ -39,6 +39,8 @@ pub(super) struct Drained {
     written: [u64; 3],
     /// The worker's memory in KiB at each quarter of the way.
     pub(super) resident: Vec<u64>,
+    /// When everything was seen to be applied.
+    ended: Instant,
 }
 
 impl Drained {
@@ -66,18 +68,26 @@ async fn drain(
     let parts = |worker: Option<u32>| [worker, servers[0], servers[1]];
     let before = (parts(None).map(cpu), parts(None).map(wrote));
     let worker = stage.worker(url, data, settings).await?;
-    let (rate, resident) = watch(&worker, count, "applied").await?;
+    let Watched { rate, resident, ended } = watch(&worker, count, "applied", None).await?;
     let after = (parts(Some(worker.pid())).map(cpu), parts(Some(worker.pid())).map(wrote));
     let cost = costs(before.0, after.0, count);
     let written =
         [0, 1, 2].map(|part| after.1[part].saturating_sub(before.1[part]).checked_div(count).unwrap_or_default());
-    Ok((Drained { rate, cost, written, resident }, worker))
+    Ok((Drained { rate, cost, written, resident, ended }, worker))
 }
 
-/// Looks on until so many deliveries ended in this way. The rate is that between the first look that saw any and the last;
-/// where one look sees all, that since the beginning.
-async fn watch(worker: &Program, count: u64, outcome: &str) -> Result<(u64, Vec<u64>)> {
-    let (mut first, mut last, mut resident) = (None, (Instant::now(), 0), Vec::new());
+/// What was seen of a worker.
+struct Watched {
+    rate: u64,
+    resident: Vec<u64>,
+    ended: Instant,
+}
+
+/// Looks on until so many deliveries ended in this way. The rate is that since the worker began with them, or, where that
+/// is not known, between the first look that saw any and the last; where one look sees all, that since the call.
+async fn watch(worker: &Program, count: u64, outcome: &str, begun: Option<Instant>) -> Result<Watched> {
+    let (mut first, mut last) = (begun.map(|begun| (begun, 0)), (Instant::now(), 0));
+    let mut resident = Vec::new();
     loop {
         let done = worker.count(outcome).await?;
         let now = Instant::now();
@@ -92,7 +102,7 @@ async fn watch(worker: &Program, count: u64, outcome: &str) -> Result<(u64, Vec<
         }
         if done >= count {
             let (begun, before) = first.context("nothing was counted")?;
-            return Ok((per_second(done - before, now - begun), resident));
+            return Ok(Watched { rate: per_second(done - before, now - begun), resident, ended: now });
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -132,7 +142,8 @@ async fn repetition(stage: &Stage, progress: &Progress, store: &Store, rows: &mu
     rows.batches.add(drained.rate);
     rows.note = drained.cost_note();
     progress.step(&format!("{}: repeats", store.name()));
-    rows.repeats.add(watch(&worker, many.numbers.end, "duplicate").await?.0);
+    // The worker began with them when it had applied the payments, and few may be left by now.
+    rows.repeats.add(watch(&worker, many.numbers.end, "duplicate", Some(drained.ended)).await?.rate);
     drop(worker);
 
     if matches!(store, Store::Embedded) {
