@@ -31,10 +31,11 @@ type Digest = [u8; 16];
 
 /// Events that took effect, with their fingerprints.
 pub struct Settled {
-    disk: Disk,
     generations: RwLock<Generations>,
     /// Facts of one generation.
     size: usize,
+    /// Goes last: who opens the directory next must not find a generation that is being removed.
+    disk: Disk,
 }
 
 #[derive(Default)]
@@ -60,7 +61,7 @@ impl Settled {
     }
 
     fn with_size(disk: Disk, size: usize) -> Self {
-        Self { disk, generations: RwLock::default(), size }
+        Self { generations: RwLock::default(), size, disk }
     }
 
     /// Since when the store has been in sight: asked before something is written there, and given with it to
@@ -75,7 +76,7 @@ impl Settled {
         let mut generations = self.change();
         generations.sight.0 += 1;
         let known = std::mem::take(&mut generations.known);
-        end(known);
+        self.end(known);
     }
 
     /// Whether the fact that took effect under this key is known here to be the one with this fingerprint.
@@ -114,7 +115,18 @@ impl Settled {
         generations.count += 1;
         generations.facts = AtomicUsize::new(0);
         let old = generations.known.len().saturating_sub(KNOWN);
-        end(generations.known.drain(..old).collect());
+        self.end(generations.known.drain(..old).collect());
+    }
+
+    /// In the background: sled takes some hundredths of a second for it.
+    fn end(&self, generations: Vec<sled::Db>) {
+        if !generations.is_empty() {
+            let disk = self.disk.clone();
+            tokio::task::spawn_blocking(move || {
+                drop(generations);
+                drop(disk);
+            });
+        }
     }
 
     fn look(&self) -> RwLockReadGuard<'_, Generations> {
@@ -129,13 +141,6 @@ impl Settled {
 impl Generations {
     fn has_room(&self, size: usize) -> bool {
         !self.known.is_empty() && self.facts.load(Ordering::Relaxed) < size
-    }
-}
-
-/// In the background: sled takes some hundredths of a second for it.
-fn end(generations: Vec<sled::Db>) {
-    if !generations.is_empty() {
-        tokio::task::spawn_blocking(|| drop(generations));
     }
 }
 
